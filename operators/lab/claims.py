@@ -11,6 +11,7 @@ aggregates per seed (`over`: mean, max or min); value and 95 % interval are take
 """
 
 import argparse
+import itertools
 import sys
 from collections import Counter
 from pathlib import Path
@@ -307,7 +308,7 @@ def _ranked(claim: Claim, cells: "pl.DataFrame") -> str:
         means = means[::-1]
     if len(means) < 2:
         return "not measured"
-    if all(a < b for a, b in zip(means, means[1:], strict=False)):
+    if all(a < b for a, b in itertools.pairwise(means)):
         return "reproduced"
     return "direction only" if means[-1] > means[0] else "contradicted"
 

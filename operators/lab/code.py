@@ -1,4 +1,4 @@
-"""Which files a stage's result depends on: the stage and everything of this package it imports, found without running it.
+"""Which files a stage's result depends on: the stage and all of this package it imports, found without running it.
 
 A workflow gives these files as inputs, so that an edit reruns what it touches and nothing else. Imports are read from
 the syntax tree (also those inside functions), and a package's native sources count as soon as one of its modules

@@ -1,4 +1,4 @@
-"""Fetch data sets of the inventory from their pinned commits, convert them, check them, and only then put them in place.
+"""Fetch data sets of the inventory from their pinned commits, convert, check, and only then put them in place.
 
 A download goes to `<name>.part` and is resumed where it stopped; a set appears under the data folder by one rename once
 every file has the right hash. What has no recipe in the inventory is named with its source, never half-filled.
@@ -79,8 +79,8 @@ def fetch(name: str, out: Path, *, base: str = RAW, say: Callable[[str], None] =
     lacking = [file for file in spec.files if file not in made]
     if lacking:
         raise FetchError(
-            f"{name}: no recipe for {', '.join(lacking)}; convert by hand from {spec.source} at {spec.commit[:12]} to the "
-            f"columns in workflows/datasets.yaml and lay them under {out / name}"
+            f"{name}: no recipe for {', '.join(lacking)}; convert by hand from {spec.source} at {spec.commit[:12]} to "
+            f"the columns in workflows/datasets.yaml and lay them under {out / name}"
         )
     work = out / f".{name}.part"
     ready = work / "ready"

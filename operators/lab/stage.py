@@ -183,9 +183,8 @@ def check_schema(frame: "pl.DataFrame", schema: dict[str, Any], *, what: str) ->
     """Raise SchemaError when names, order or types of `frame` differ from `schema`."""
     if list(frame.columns) != list(schema):
         missing, extra = set(schema) - set(frame.columns), set(frame.columns) - set(schema)
-        raise SchemaError(
-            f"{what}: columns {frame.columns}; expected {list(schema)} (missing {sorted(missing)}, extra {sorted(extra)})"
-        )
+        difference = f"missing {sorted(missing)}, extra {sorted(extra)}"
+        raise SchemaError(f"{what}: columns {frame.columns}; expected {list(schema)} ({difference})")
     for name, kind in schema.items():
         if frame.schema[name] != kind:
             raise SchemaError(f"{what}: column {name} is {frame.schema[name]}; expected {kind}")

@@ -138,7 +138,7 @@ def test_an_id_in_two_files_or_twice_in_one_is_an_error(tmp_path):
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
     first.write_text(text)
     second.write_text(text)
-    with pytest.raises(ClaimError, match="demo-one.*both"):
+    with pytest.raises(ClaimError, match=r"demo-one.*both"):
         claims.check_unique([first, second])
     first.write_text(yaml.safe_dump({"policy": "policy", "unit": ["seed"], "claims": [BASE, BASE]}))
     with pytest.raises(ClaimError, match="twice"):

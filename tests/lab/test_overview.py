@@ -27,7 +27,7 @@ def test_unknown_configuration_lists_what_there_is(config, words):
 
 def test_known_configuration_passes_and_unknown_targets_are_refused():
     overview.check_config({"profile": "ci", "data": "d", "metro": {}}, ["metro"])
-    with pytest.raises(SystemExit, match="'metr'.*did you mean 'metro'"):
+    with pytest.raises(SystemExit, match=r"'metr'.*did you mean 'metro'"):
         overview.refuse("metr", ["metro"])
 
 

@@ -69,7 +69,7 @@ COMMAND = """
 from pathlib import Path
 from operators.lab import settings as lab, stage
 
-def main(*, settings: lab.Settings, out: Path, rows: int = 3, names: list[str] | None = None, fast: bool = False) -> None:
+def main(*, settings: lab.Settings, out: Path, rows: int = 3, names: list[str] | None = None, fast: bool = False):
     '''Write what was given.
 
     Args:

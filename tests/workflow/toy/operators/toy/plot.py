@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from operators.toy.settings import Settings
-
 from operators.lab import figures, stage
+from operators.toy.settings import Settings
 
 
 def main(*, settings: Settings, measures: Path, out: Path) -> None:

@@ -3,9 +3,8 @@
 import time
 from pathlib import Path
 
-from operators.toy.settings import Settings
-
 from operators.lab import stage
+from operators.toy.settings import Settings
 
 
 def main(*, settings: Settings, out: Path) -> None:

@@ -1,0 +1,16 @@
+"""METRO (arXiv 2512.09277): routing that balances activated experts, with EPLB placement and exact optimum beside it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "placement": ["Placement", "PlacementError", "place"],
+        "routing": ["ROUTERS", "Routing", "RoutingError", "TraceError", "route_counts"],
+        "greedy": ["metro"],
+        "baselines": ["even"],
+        "optimum": ["check_certificate", "exact"],
+        "costaware": ["adaptive", "advise"],
+        "settings": ["Settings"],
+    },
+)
