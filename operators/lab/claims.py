@@ -14,6 +14,7 @@ import argparse
 import itertools
 import sys
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -153,16 +154,13 @@ def load(path: Path) -> ClaimsFile:
     return content
 
 
-def check_unique(paths: list[Path]) -> None:
-    """Raise ClaimError when two files hold one id."""
-    owner: dict[str, Path] = {}
-    for path in paths:
-        for claim in load(path).claims:
-            if claim.id in owner:
-                raise ClaimError(
-                    f"claim id {claim.id!r} stands in both {owner[claim.id]} and {path}; ids must be unique"
-                )
-            owner[claim.id] = path
+def check_unique(ids: Mapping[str, Iterable[str]]) -> None:
+    """Raise ClaimError when two systems (the keys of `ids`) hold one claim id."""
+    owner: dict[str, str] = {}
+    for system, names in ids.items():
+        for name in names:
+            if owner.setdefault(name, system) != system:
+                raise ClaimError(f"claim id {name!r} stands in both {owner[name]} and {system}; ids must be unique")
 
 
 def evaluate(content: ClaimsFile, tables: dict[str, "pl.DataFrame"], *, profile: str) -> "pl.DataFrame":
@@ -349,6 +347,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("tables", nargs="+", type=Path, help="claims.parquet of each system")
     options = parser.parse_args(argv)
     frame = pl.concat([pl.read_parquet(path) for path in options.tables])
+    try:
+        check_unique({system: rows["claim"] for (system,), rows in frame.partition_by("system", as_dict=True).items()})
+    except ClaimError as error:
+        sys.exit(f"error: {error}")
     colours = dict(zip(VERDICTS, ("green", "green", "yellow", "red", "bold red", "dim", "dim"), strict=True))
     table = Table(title="Claims and verdicts", title_justify="left")
     for name in SHOWN:

@@ -133,13 +133,11 @@ def test_several_baseline_rows_per_unit_are_an_error():
         judge({}, doubled)
 
 
-def test_an_id_in_two_files_or_twice_in_one_is_an_error(tmp_path):
-    text = yaml.safe_dump({"policy": "policy", "unit": ["seed"], "claims": [BASE]})
-    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
-    first.write_text(text)
-    second.write_text(text)
-    with pytest.raises(ClaimError, match=r"demo-one.*both"):
-        claims.check_unique([first, second])
+def test_an_id_in_two_systems_or_twice_in_one_file_is_an_error(tmp_path):
+    with pytest.raises(ClaimError, match=r"'x'.*both a and b"):
+        claims.check_unique({"a": ["x", "y"], "b": ["z", "x"]})
+    claims.check_unique({"a": ["x"], "b": ["y"]})
+    first = tmp_path / "a.yaml"
     first.write_text(yaml.safe_dump({"policy": "policy", "unit": ["seed"], "claims": [BASE, BASE]}))
     with pytest.raises(ClaimError, match="twice"):
         claims.load(first)
