@@ -239,7 +239,11 @@ def _cells(content: ClaimsFile, claim: Claim, table: "pl.DataFrame") -> "pl.Data
     import polars as pl
 
     for column, wanted in claim.conditions.items():
-        table = table.filter(pl.col(column).is_in(wanted if isinstance(wanted, list) else [wanted]))
+        kind, values = table.schema[column], wanted if isinstance(wanted, list) else [wanted]
+        try:
+            table = table.filter(pl.col(column).is_in(pl.Series(values).cast(kind).implode()))
+        except pl.exceptions.InvalidOperationError:
+            raise ClaimError(f"claim {claim.id}: condition {column} (={wanted!r}): the column is {kind}") from None
     table = table.filter(pl.col(claim.measure).is_not_null())
     unit = [column for column in content.unit if column in table.columns]
     keep = list(dict.fromkeys([*unit, "data", *filter(None, [claim.along])]))

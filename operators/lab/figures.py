@@ -3,6 +3,7 @@
 matplotlib is imported here only when a figure is drawn.
 """
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette: told apart by readers with any common colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+CHARACTERS_PER_INCH = 17  # of the note under a figure
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLE = {
     "figure.constrained_layout.use": True,
@@ -45,8 +47,15 @@ def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.2, 
     return pyplot.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **extra)
 
 
+def plain_ticks(axis: Any) -> None:
+    """Numbers as one says them on a logarithmic axis (`20`, not `2 x 10^1`); `axis` is an x or y axis."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("{x:g}")
+
+
 def note(figure: Any, text: str) -> None:
     """A grey line under the figure: basis, data, and what a reader must know to judge it."""
+    text = textwrap.fill(text, int(figure.get_figwidth() * CHARACTERS_PER_INCH))
     figure.supxlabel(text, fontsize=7.5, color="#555555", x=0.01, ha="left")
 
 
@@ -55,7 +64,7 @@ def save(figure: Any, path: Path, table: "pl.DataFrame") -> None:
     from matplotlib import pyplot
 
     with stage.atomic(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lstrip("."), metadata={"Date": None}, bbox_inches="tight")
+        figure.savefig(temporary, format=path.suffix.lstrip("."), metadata={"Date": None})
     with stage.atomic(path.with_suffix(".parquet")) as temporary:
         table.write_parquet(temporary)
     pyplot.close(figure)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from operators.lab import stage
 from operators.llm.shapes import ModelShape
@@ -58,6 +57,8 @@ class MoeCost:
         A, n, us = (np.asarray(x, float) for x in (activated, tokens, time_us))
         if len(us) < 4:
             raise ValueError(f"points: {len(us)}; a fit needs at least 4")
+        from scipy.optimize import least_squares  # most of a second to import, and only fitting needs it
+
         start = np.log(_first_guess(A, n, us))
         names = {"sum": ["a", "b", "beta"], "max": ["a", "b", "beta", "c"], "pnorm": ["a", "b", "beta", "q"]}[form]
         guess = dict(zip(["a", "b", "beta", "c", "q"], [*start, start[0], np.log(0.6)], strict=True))

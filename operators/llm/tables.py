@@ -1,32 +1,28 @@
 """Measured step-time tables as functions: kernels, collectives, attention. All times are microseconds inside.
 
 A `Table` is a grid, interpolated log-log. Outside its range the attached fit takes over, scaled to meet the table at
-its edge so that there is no jump; without a fit the answer is a ValueError that names axis, value and range. `MoeTable`
-holds level curves: one curve over tau = n/A per activated count A, linear in log2(tau), then linear in A between
-levels, because the kernels' steps lie at fixed tokens per expert. Real files and their synthetic twins have the same
+its edge so that there is no jump; without a fit the answer is a ValueError that names axis, value and range. The
+expert kernels' tables have a shape of their own (moe_table.py). Real files and their synthetic twins have the same
 columns, so there is one way through this file for both; `.data` says which it was.
 """
 
 import functools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from operators.lab import datasets
 from operators.llm import twins_steptime
-from operators.llm.moe_cost import MoeCost, scaled_bandwidth
+from operators.llm.moe_table import MoeTable, TableError
 from operators.llm.shapes import MODELS
 
 CALIB, RTX = "moe_calib_a100_b200", "moe_calib_rtxpro6000"
 L2_EXPERTS = 16  # RTX: fewer experts than this fit the card's L2 cache, so they are left out
-
-
-class TableError(ValueError):
-    """A look-up outside a table without a fit, or a table that does not exist; the message says what there is."""
 
 
 @functools.cache
@@ -75,22 +71,23 @@ class Table:
         filled = flat.with_columns(pl.all().forward_fill().backward_fill()).to_numpy()
         return filled.T.reshape(ratios.shape)
 
+    @functools.cached_property
+    def _spread(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(axis, _coordinate(axis, axis)) for axis in self.axes.values()]
+
     def _blend(self, grid: np.ndarray, query: list[np.ndarray]) -> np.ndarray:
         """Multilinear interpolation of `grid` in the logarithms of the axes, at points inside the range."""
         lows, shares = [], []
-        for x, axis in zip(query, self.axes.values(), strict=True):
+        for x, (axis, spread) in zip(query, self._spread, strict=True):
             low = np.clip(np.searchsorted(axis, x, side="right") - 1, 0, max(len(axis) - 2, 0))
-            spread = _coordinate(axis, axis)
             gap = spread[np.minimum(low + 1, len(axis) - 1)] - spread[low]
-            shares.append(np.where(gap > 0, (_coordinate(x, axis) - spread[low]) / np.where(gap > 0, gap, 1), 0.0))
+            shares.append((_coordinate(x, axis) - spread[low]) / np.where(gap > 0, gap, 1.0))
             lows.append(low)
         total = np.zeros(query[0].shape)
         for corner in np.ndindex(*[2] * len(lows)):
-            weight = np.prod([s if bit else 1 - s for s, bit in zip(shares, corner, strict=True)], axis=0)
-            index = tuple(
-                np.minimum(low + bit, len(axis) - 1)
-                for low, bit, axis in zip(lows, corner, self.axes.values(), strict=True)
-            )
+            weight = math.prod(s if bit else 1 - s for s, bit in zip(shares, corner, strict=True))
+            ends = zip(lows, corner, self._spread, strict=True)
+            index = tuple(np.minimum(low + bit, len(axis) - 1) for low, bit, (axis, _) in ends)
             total = total + np.where(weight > 0, weight * grid[index], 0.0)
         return total
 
@@ -131,93 +128,6 @@ def _line(*axes: np.ndarray, us: np.ndarray) -> Callable[..., np.ndarray]:
     start, rate = np.linalg.lstsq(design, np.ones_like(us), rcond=None)[0]
     floor = float(us.min())
     return lambda *point: np.maximum(floor, max(start, 0.0) + rate * np.prod(np.broadcast_arrays(*point), axis=0))
-
-
-@dataclass(frozen=True)
-class MoeTable:
-    """Level curves of one expert kernel: for level A, times `us` over `tau` = assignments per activated expert."""
-
-    name: str
-    levels: np.ndarray = field(hash=False)
-    tau: tuple[np.ndarray, ...] = field(hash=False)
-    us: tuple[np.ndarray, ...] = field(hash=False)
-    data: str
-    fit_on: tuple[np.ndarray, np.ndarray, np.ndarray] = field(hash=False)  # (A, n, us) that costs are fitted to
-    fit: MoeCost | None = None
-    slower_memory: float = 1.0  # the card's memory is this many times slower than the measured card's
-
-    @property
-    def axes(self) -> dict[str, np.ndarray]:
-        return {"activated": self.levels, "tokens": np.unique(self.points[1])}
-
-    @property
-    def points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The measured points as arrays (A, n, us)."""
-        A = np.concatenate([np.full(len(t), level) for level, t in zip(self.levels, self.tau, strict=True)])
-        return A, A * np.concatenate(self.tau), np.concatenate(self.us)
-
-    @property
-    def values(self) -> np.ndarray:
-        return self.points[2]
-
-    def with_fit(self, fit: MoeCost | None) -> Self:
-        return replace(self, fit=fit)
-
-    def on_slower_memory(self, factor: float) -> Self:
-        """The same kernel on a card with `factor` times slower memory: only the fit's b changes, as a ratio of fits."""
-        return replace(self, slower_memory=factor)
-
-    def outside(self, activated: Any, tokens: Any) -> np.ndarray:
-        """Whether a look-up leaves the measured range."""
-        A, n = np.broadcast_arrays(np.asarray(activated, float), np.asarray(tokens, float))
-        inner = np.clip(A, self.levels[0], self.levels[-1])
-        longest = np.interp(A, self.levels, [t[-1] for t in self.tau])
-        return (inner != A) | (n > A * longest)
-
-    def at(self, *, activated: Any, tokens: Any) -> np.ndarray:
-        """Time of A activated experts with n assignments, us. n below A counts as A, and A below 1 as 1."""
-        A, n = np.broadcast_arrays(np.asarray(activated, float), np.asarray(tokens, float))
-        A, n = np.maximum(A, 1.0), np.maximum(n, np.maximum(A, 1.0))
-        if self.fit is None and self.outside(A, n).any():
-            bad = np.flatnonzero(self.outside(A, n).ravel())[0]
-            raise TableError(
-                f"{self.name}: activated (={A.ravel()[bad]:g}), tokens (={n.ravel()[bad]:g}): outside the table's "
-                f"{self.levels[0]:g}..{self.levels[-1]:g} activated, 1..{self.tau[-1][-1]:g} tokens per expert"
-            )
-        inner = np.clip(A, self.levels[0], self.levels[-1])
-        low = np.clip(np.searchsorted(self.levels, inner, side="right") - 1, 0, len(self.levels) - 2)
-        share = (inner - self.levels[low]) / (self.levels[low + 1] - self.levels[low])
-        log_tau = np.log2(n / A)
-        curves = np.stack([self._curve(i, log_tau) for i in range(len(self.levels))])
-        pick = np.take_along_axis(curves, np.stack([low, low + 1]), axis=0)
-        us = (1 - share) * pick[0] + share * pick[1]
-        if self.fit is None:
-            return us
-        tau = n / A
-        us = us * np.where(inner == A, 1.0, self.fit.time_us(A, n) / self.fit.time_us(inner, inner * tau))
-        if self.slower_memory == 1.0:
-            return us
-        return us * scaled_bandwidth(self.fit, self.slower_memory).time_us(A, n) / self.fit.time_us(A, n)
-
-    def _curve(self, i: int, log_tau: np.ndarray) -> np.ndarray:
-        """Level i over log2(tau): the table inside, beyond it the last value times the ratio of the fit."""
-        level, known = self.levels[i], np.log2(self.tau[i])
-        us = np.interp(log_tau, known, self.us[i])
-        beyond = log_tau > known[-1]
-        if self.fit is None or not beyond.any():
-            return us
-        edge = self.fit.time_us(level, level * self.tau[i][-1])
-        return np.where(beyond, us * self.fit.time_us(level, level * 2.0**log_tau) / edge, us)
-
-    def steps(self, *, rise: float = 1.25, fall: float = 0.97) -> pl.DataFrame:
-        """Kernel steps: neighbours on a level where time falls, or rises faster than both A*b and n would explain."""
-        rows = []
-        for level, tau, us in zip(self.levels, self.tau, self.us, strict=True):
-            ratio, growth = us[1:] / us[:-1], tau[1:] / tau[:-1]
-            for j in np.flatnonzero((ratio < fall) | ((ratio > rise) & (ratio > growth**0.9))):
-                rows.append((float(level), float(tau[j]), float(tau[j + 1]), float(us[j]), float(us[j + 1])))
-        names = ["activated", "tau_from", "tau_to", "us_from", "us_to"]
-        return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.Float64), orient="row")
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""METRO (arXiv 2512.09277): routing that balances activated experts, with EPLB placement and exact optimum beside it."""
+"""METRO (arXiv 2512.09277): routing that balances activated experts, beside EPLB placement and the exact optimum."""
 
 import lazy_loader
 

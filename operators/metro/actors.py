@@ -5,18 +5,19 @@ partial outputs in rank order. Who decides is an option: `one` (the cluster deci
 scheduler) or `replicated` (every rank runs the same router on the same batch and nobody sends decisions, the paper's
 allGather dispatch); both give the same slots, and in the second mode that is checked in every step.
 
-Promise under faults. A rank that dies during a step is marked dead, and the whole step is done again without it: partial
-outputs of a failed try are thrown away, so no token is lost or counted twice. A rank that does not answer within
-`deadline_s` is a straggler: named in the result, routed round like a dead one, and taken back once it has answered what
-it owed. If an expert with tokens has no live copy, the router's RoutingError names expert and layer; nothing waits for
-ever. A dead rank comes back by `restart`: a new process, which joins only after its weights are loaded and validated.
+Promise under faults. A rank that dies during a step is marked dead, and the whole step is done again without it:
+partial outputs of a failed try are thrown away, so no token is lost or counted twice. A rank that does not answer
+within `deadline_s` is a straggler: named in the result, routed round like a dead one, and taken back once it has
+answered what it owed. If an expert with tokens has no live copy, the router's RoutingError names expert and layer;
+nothing waits for ever. A dead rank comes back by `restart`: a new process, which joins only after its weights are
+loaded and validated.
 
 Ray carries batches of a millisecond or more here; it is never inside a measured time.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -122,7 +123,8 @@ class _Member:
     pid: int
     node: str
     owed: Any = None  # the call a straggler has not answered yet
-    alive: bool = field(default=True)
+    alive: bool = True
+    stopped: bool = False  # by a SIGSTOP of ours
 
 
 class Cluster:
@@ -149,26 +151,20 @@ class Cluster:
         capacity: int = 0,
         schedule: Sequence[faults.Fault] = (),
     ):
-        if deciders not in ("one", "replicated"):
-            raise ValueError(f"deciders (={deciders!r}): expected 'one' or 'replicated'")
         if parallel < 1 or not deadline_s > 0:
             raise ValueError(f"parallel, deadline_s (={parallel}, {deadline_s}): expected >= 1 and > 0")
-        outside = [fault.rank for fault in schedule if fault.rank >= placement.num_gpus]
-        if outside:
-            raise ValueError(f"faults: rank {outside[0]}; there are ranks 0 to {placement.num_gpus - 1}")
         self._ray, self.placement = ray, placement
         self._sizes = {"width": width, "hidden": hidden, "capacity": max(capacity, placement.slots_per_gpu)}
         self._router, self._cost, self._seed = router, cost, seed
         self._decider = Decider(placement, router, cost=cost, seed=seed)
-        self._replicated, self._deadline_s, self._parallel = deciders == "replicated", deadline_s, parallel
-        self._schedule, self._steps = faults.Schedule(tuple(schedule)), 0
+        self._replicated, self.deadline_s, self._parallel = _is_replicated(deciders), deadline_s, parallel
+        self.steps = 0  # begun so far
+        self.inject(schedule)
         self._members: list[_Member] = []
 
     def __enter__(self) -> "Cluster":
         try:
-            actors = [self._create(rank) for rank in range(self.placement.num_gpus)]
-            for rank, actor in enumerate(actors):
-                self._members.append(self._joined(rank, actor))
+            self._members = self._join(range(self.placement.num_gpus))
         except BaseException:
             self.close()
             raise
@@ -191,10 +187,10 @@ class Cluster:
 
         Raises RoutingError (expert and layer) when the ranks alive cannot serve it, ClusterError when none is left.
         """
-        for fault in self._schedule.due(self._steps):
+        for fault in self._schedule.due(self.steps):
             self.strike(fault.kind, fault.rank)
-        self._steps += 1
-        self._take_back()
+        self.steps += 1
+        self.take_back()
         x, topk = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(topk, np.int64)
         batch = tuple(map(self._ray.put, (x, topk, np.ascontiguousarray(weights, np.float32))))
         died, slow = [], []
@@ -220,7 +216,7 @@ class Cluster:
                 rank = waiting.pop(0)
                 given = (None, alive) if self._replicated else (slot, None)
                 reference = self._members[rank].actor.forward.remote(layer, *batch, *given)
-                sent[reference] = (rank, time.monotonic() + self._deadline_s)
+                sent[reference] = (rank, time.monotonic() + self.deadline_s)
                 self._dispatched(rank)
             left = max(0.0, min(deadline for _, deadline in sent.values()) - time.monotonic())
             ready, _ = self._ray.wait(list(sent), timeout=left)
@@ -265,6 +261,13 @@ class Cluster:
             raise ClusterError(f"{served} of {slot.size} assignments were served")
         return StepResult(output, slot, stats, tries, tuple(died), tuple(slow))
 
+    def inject(self, schedule: Sequence[faults.Fault]) -> None:
+        """Replace the faults to come; `at_step` counts this cluster's steps from its start."""
+        outside = [fault.rank for fault in schedule if fault.rank >= self.placement.num_gpus]
+        if outside:
+            raise ValueError(f"faults: rank {outside[0]}; there are ranks 0 to {self.placement.num_gpus - 1}")
+        self._schedule = faults.Schedule(tuple(schedule))
+
     def strike(self, kind: str, rank: int) -> None:
         """Send a fault's signal to the process of `rank`; nothing happens when it is dead already."""
         member = self._members[rank]
@@ -272,16 +275,19 @@ class Cluster:
             raise ClusterError(f"rank {rank}: runs on another machine; faults reach only this one")
         if faults.is_alive(member.pid):
             faults.strike(kind, member.pid)
+            member.stopped = kind == "stop"
 
-    def _take_back(self) -> None:
+    def take_back(self) -> np.ndarray:
+        """Let stragglers that have answered by now take part again; which ranks take part `(G,)`."""
         for member in self._members:
             if member.owed is not None and self._ray.wait([member.owed], timeout=0)[0]:
                 member.alive, member.owed = self._received(member.owed) is not None, None
+        return self.alive
 
     def restart(self, rank: int) -> None:
         """Replace the process of `rank` (killed if it still runs) by a new one that has loaded its weights."""
         self._end(self._members[rank])
-        self._members[rank] = self._joined(rank, self._create(rank))
+        self._members[rank] = self._join([rank])[0]
 
     def measure(self, rank: int, jobs: Any, evict_bytes: int) -> Any:
         """A reference to the answers of `RankActor.measure`."""
@@ -304,37 +310,47 @@ class Cluster:
             )
         self.placement = placement
         self._decider = Decider(placement, self._router, cost=self._cost, seed=self._seed)
-        ranks = np.flatnonzero(self.alive).tolist()
-        return sum(self._load(rank, self._members[rank].actor) for rank in ranks)
+        actors = {rank: member.actor for rank, member in enumerate(self._members) if member.alive}
+        return sum(self._load(actors))
 
-    def _create(self, rank: int) -> Any:
-        remote = self._ray.remote(RankActor).options(num_cpus=0, max_restarts=0)
-        return remote.remote(rank, **self._sizes)
-
-    def _joined(self, rank: int, actor: Any) -> _Member:
-        try:
-            pid, node = self._ray.get(actor.hello.remote(), timeout=LOAD_PATIENCE_S)
-            self._load(rank, actor)
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError) as error:
-            raise ClusterError(f"rank {rank} did not start within {LOAD_PATIENCE_S:g} s: {error}") from error
-        return _Member(actor, pid, node)
-
-    def _load(self, rank: int, actor: Any) -> int:
-        first = rank * self.placement.slots_per_gpu
-        slots = np.arange(first, first + self.placement.slots_per_gpu)
-        calls = [
-            actor.load.remote(layer, slots, self.placement.phys2log[layer, slots], self._seed)
-            for layer in range(self.placement.num_layers)
-        ]
+    def decide(self, deciders: Literal["one", "replicated"]) -> None:
+        """Change who decides from the next step on."""
+        self._replicated = _is_replicated(deciders)
         if self._replicated:
-            calls.append(actor.decide_with.remote(self.placement, self._router, self._cost, self._seed))
-        written = self._ray.get(calls, timeout=LOAD_PATIENCE_S)
-        return sum(count or 0 for count in written)
+            ranks = np.flatnonzero(self.alive).tolist()
+            self._ray.get([self._tell_router(self._members[rank].actor) for rank in ranks], timeout=LOAD_PATIENCE_S)
+
+    def _tell_router(self, actor: Any) -> Any:
+        return actor.decide_with.remote(self.placement, self._router, self._cost, self._seed)
+
+    def _join(self, ranks: Iterable[int]) -> list[_Member]:
+        """New processes for `ranks`, each with its weights loaded; ends them again when one does not come up."""
+        remote = self._ray.remote(RankActor).options(num_cpus=0, max_restarts=0)
+        actors = {rank: remote.remote(rank, **self._sizes) for rank in ranks}
+        try:
+            homes = self._ray.get([actor.hello.remote() for actor in actors.values()], timeout=LOAD_PATIENCE_S)
+            self._load(actors)
+        except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError) as error:
+            for actor in actors.values():
+                self._ray.kill(actor)
+            raise ClusterError(f"ranks {list(actors)} did not start within {LOAD_PATIENCE_S:g} s: {error}") from error
+        return [_Member(actor, *home) for actor, home in zip(actors.values(), homes, strict=True)]
+
+    def _load(self, actors: dict[int, Any]) -> list[int]:
+        """Load every layer's slots into the ranks given; how many experts each call wrote."""
+        per_gpu, calls = self.placement.slots_per_gpu, []
+        if self._replicated:
+            self._ray.get([self._tell_router(actor) for actor in actors.values()], timeout=LOAD_PATIENCE_S)
+        for rank, actor in actors.items():
+            slots = np.arange(rank * per_gpu, (rank + 1) * per_gpu)
+            for layer, expert_of in enumerate(self.placement.phys2log):
+                calls.append(actor.load.remote(layer, slots, expert_of[slots], self._seed))
+        return self._ray.get(calls, timeout=LOAD_PATIENCE_S)
 
     def _end(self, member: _Member) -> None:
-        """SIGKILL reaches a stopped process too; Ray then learns of it by itself."""
+        """Ray asks the process to end; one that is stopped or does not answer gets SIGKILL, which reaches it anyway."""
         here = member.node == self._ray.get_runtime_context().get_node_id()
-        if here and faults.is_alive(member.pid):
+        if here and (member.stopped or not member.alive) and faults.is_alive(member.pid):
             faults.strike("kill", member.pid)
         self._ray.kill(member.actor)
 
@@ -343,3 +359,9 @@ class Cluster:
         members, self._members = self._members, []
         for member in members:
             self._end(member)
+
+
+def _is_replicated(deciders: str) -> bool:
+    if deciders not in ("one", "replicated"):
+        raise ValueError(f"deciders (={deciders!r}): expected 'one' or 'replicated'")
+    return deciders == "replicated"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from operators.metro.batches import check_topk
+from operators.metro.compiled import inner, kernel
 
 
 class RoutingError(ValueError):
@@ -22,10 +22,11 @@ class RoutingError(ValueError):
 class Tables(NamedTuple):
     """A placement as flat int64 arrays, one row a layer; dead copies are left out.
 
-    Copies of expert i are positions `copy_start[i]` to `copy_start[i + 1]` of `copy_slot` and `copy_gpu`, in copy order.
-    Its candidates, the distinct GPUs, are the same range of `cand_start`, `cand_gpu`, ascending; `cand_copy` is the copy
-    position of the lowest slot of that expert on that GPU. Seen from GPU g, `move_start[g]` to `move_start[g + 1]` list
-    the experts that could be there or elsewhere (`move_expert`, ascending) and the candidate that is g (`move_cand`).
+    Copies of expert i are positions `copy_start[i]` to `copy_start[i + 1]` of `copy_slot`, `copy_gpu`, in copy order.
+    Its candidates, the distinct GPUs, are the same range of `cand_start`, `cand_gpu`, ascending; `cand_copy` is the
+    copy position of the lowest slot of that expert on that GPU. Seen from GPU g, `move_start[g]` to `move_start[g + 1]`
+    list the experts that could be there or elsewhere (`move_expert`, ascending) and the candidate that is g
+    (`move_cand`).
     """
 
     copy_start: np.ndarray  # (L, N + 1)
@@ -121,7 +122,7 @@ def from_slots(layer: Any, slot: np.ndarray) -> Routing:
     return Routing(slot, activated[0, 0], tokens[0, 0], int(activated.max(initial=0)))
 
 
-@njit(cache=True)
+@kernel
 def live_tables(log2phys, copies, slots_per_gpu, alive):
     """Tables of `log2phys[L, N, X]`, without the copies on GPUs that are not `alive`."""
     layers, experts, _ = log2phys.shape
@@ -150,12 +151,10 @@ def live_tables(log2phys, copies, slots_per_gpu, alive):
                     cand += 1
             copy_start[layer, expert + 1], cand_start[layer, expert + 1] = at, cand
         _moves(cand_start[layer], cand_gpu, move_start[layer], flat[4, layer], flat[5, layer])
-    return Tables(
-        copy_start, flat[0], flat[1], cand_start, flat[2], flat[3], move_start, flat[4], flat[5]
-    )
+    return Tables(copy_start, flat[0], flat[1], cand_start, flat[2], flat[3], move_start, flat[4], flat[5])
 
 
-@njit(cache=True)
+@inner
 def _moves(cand_start, cand_gpu, move_start, move_expert, move_cand):
     """Fill the lists of movable experts of every GPU (counting sort by GPU, experts stay ascending)."""
     gpus = len(move_start) - 1
@@ -171,10 +170,11 @@ def _moves(cand_start, cand_gpu, move_start, move_expert, move_cand):
         if sweep == 0:
             for gpu in range(gpus):
                 move_start[gpu + 1] = move_start[gpu] + fill[gpu]
-            fill[:gpus] = move_start[:gpus]
+            for gpu in range(gpus):
+                fill[gpu] = move_start[gpu]
 
 
-@njit(cache=True)
+@kernel
 def totals(share, t, num_gpus):
     """`activated[S, L, G]` and `tokens[S, L, G]` of `share[S, L, R]`."""
     steps, layers, _ = share.shape
@@ -191,7 +191,7 @@ def totals(share, t, num_gpus):
     return activated, tokens
 
 
-@njit(cache=True)
+@kernel
 def slot_totals(slot, num_gpus, slots_per_gpu):
     """`activated[S, L, G]` and `tokens[S, L, G]` of slots `(S, L, T, k)`."""
     steps, layers, count, k = slot.shape
@@ -211,7 +211,16 @@ def slot_totals(slot, num_gpus, slots_per_gpu):
     return activated, tokens
 
 
-@njit(cache=True)
+@inner
+def _deal(t, layer, share, left, turn):
+    """Begin a layer: what each copy may still take, and the copy each expert's next assignment tries first."""
+    for at in range(len(share)):
+        left[at] = share[at]
+    for expert in range(len(turn)):
+        turn[expert] = t.copy_start[layer, expert]
+
+
+@kernel
 def slots_of(topk, t, share):
     """Slots `(S, L, T, k)` of the batches `topk[S, L, T, k]`, dealt round each expert's copies within their shares."""
     steps, layers, count, k = topk.shape
@@ -220,8 +229,7 @@ def slots_of(topk, t, share):
     left, turn = np.empty(share.shape[2], np.int64), np.empty(experts, np.int64)
     for step in range(steps):
         for layer in range(layers):
-            left[:] = share[step, layer]
-            turn[:] = t.copy_start[layer, :-1]
+            _deal(t, layer, share[step, layer], left, turn)
             for token in range(count):
                 for j in range(k):
                     expert = topk[step, layer, token, j]
@@ -237,7 +245,7 @@ def slots_of(topk, t, share):
     return slot
 
 
-@njit(cache=True)
+@kernel
 def most_destinations(slot, source, num_gpus, slots_per_gpu):
     """All-to-all volume `(S, L)`: the largest, over source GPUs, sum over its tokens of distinct destination GPUs."""
     steps, layers, count, k = slot.shape
@@ -250,6 +258,37 @@ def most_destinations(slot, source, num_gpus, slots_per_gpu):
             for token in range(count):
                 for j in range(k):
                     gpu = slot[step, layer, token, j] // slots_per_gpu
+                    if seen[gpu] != token:
+                        seen[gpu] = token
+                        sent[source[token]] += 1
+            out[step, layer] = sent.max()
+    return out
+
+
+@kernel
+def destinations(topk, t, share, source, num_gpus):
+    """`most_destinations` of the slots that `slots_of` would give, without holding them."""
+    steps, layers, count, k = topk.shape
+    out = np.zeros((steps, layers), np.int64)
+    left, turn = np.empty(share.shape[2], np.int64), np.empty(t.copy_start.shape[1] - 1, np.int64)
+    sent, seen = np.empty(num_gpus, np.int64), np.empty(num_gpus, np.int64)
+    for step in range(steps):
+        for layer in range(layers):
+            _deal(t, layer, share[step, layer], left, turn)
+            sent[:] = 0
+            seen[:] = -1
+            for token in range(count):
+                for j in range(k):
+                    expert = topk[step, layer, token, j]
+                    at = turn[expert]
+                    while left[at] == 0:
+                        at += 1
+                        if at == t.copy_start[layer, expert + 1]:
+                            at = t.copy_start[layer, expert]
+                    left[at] -= 1
+                    gpu = t.copy_gpu[layer, at]
+                    at += 1
+                    turn[expert] = t.copy_start[layer, expert] if at == t.copy_start[layer, expert + 1] else at
                     if seen[gpu] != token:
                         seen[gpu] = token
                         sent[source[token]] += 1

@@ -4,13 +4,14 @@
 rank it comes from, so they need the token lists. "Copy order" is the order of `log2phys[layer, expert]`.
 """
 
+import functools
 import random
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from operators.metro.assignment import Routing, Tables, checked, from_share, from_slots, source_gpus
+from operators.metro.compiled import kernel
 
 SGLANG_SEED = 42  # of sglang's own random.Random
 SGLANG_RANGE = 65536  # sglang draws integers in [0, 65536) before the modulo
@@ -71,7 +72,7 @@ def sglang_random(
     alive: np.ndarray | None = None,
     rank_invariant: bool = False,
 ) -> Routing:
-    """sglang's "dynamic": a random integer mod copies per assignment, seeded here; `rank_invariant`: token row instead."""
+    """sglang's "dynamic": a seeded random integer mod copies per assignment; `rank_invariant`: token row instead."""
     topk, _, tables = checked(layer, topk, alive)
     draws = random_draws((1, 1, *topk.shape), seed, rank_invariant)
     return from_slots(layer, drawn_slots(topk[None, None], tables, draws)[0, 0])
@@ -87,10 +88,10 @@ def sglang_static(
     alive: np.ndarray | None = None,
 ) -> Routing:
     """sglang's "static": every source rank has one copy of each expert, the nearest, leftovers dealt fairly."""
-    topk, _, tables = checked(layer, topk, alive)
+    topk, _, _ = checked(layer, topk, alive)
     source = source_gpus(source_gpu, len(topk), layer.num_gpus)
-    ranks = static_map(layer.placement, alive=alive, layers=layer.index + 1)[layer.index]
-    return from_slots(layer, static_slots(topk[None, None], ranks[None], source)[0, 0])
+    ranks = static_map(layer.placement) if alive is None else alive_map(layer.placement, alive)
+    return from_slots(layer, static_slots(topk[None, None], ranks[layer.index, None], source)[0, 0])
 
 
 def lp(
@@ -102,12 +103,12 @@ def lp(
     seed: int = 0,
     alive: np.ndarray | None = None,
 ) -> Routing:
-    """Tokens only: the split over copies with the least maximum of tokens per GPU (the objective of sglang's lp mode)."""
+    """Tokens only: the split over copies with the least tokens on the busiest GPU (the goal of sglang's lp mode)."""
     topk, counts, tables = checked(layer, topk, alive)
     return from_share(layer, topk, tables, lp_share(counts[None, None], tables, layer.num_gpus)[0, 0])
 
 
-@njit(cache=True)
+@kernel
 def even_share(counts, t):
     """`share[S, L, R]` of the even split: copies in front get the odd tokens."""
     steps, layers, experts = counts.shape
@@ -124,7 +125,7 @@ def even_share(counts, t):
     return share
 
 
-@njit(cache=True)
+@kernel
 def primary_share(counts, t):
     """`share[S, L, R]` with everything on first copies."""
     steps, layers, experts = counts.shape
@@ -137,7 +138,7 @@ def primary_share(counts, t):
     return share
 
 
-@njit(cache=True)
+@kernel
 def modulo_slots(topk, t, source, num_gpus, multiplier):
     """Slots `(S, L, T, k)` of `vllm_modulo`."""
     steps, layers, tokens, k = topk.shape
@@ -163,7 +164,7 @@ def random_draws(shape: tuple[int, ...], seed: int, rank_invariant: bool) -> np.
     return np.random.default_rng([seed, RANDOM_STREAM]).integers(0, SGLANG_RANGE, shape, np.int64)
 
 
-@njit(cache=True)
+@kernel
 def drawn_slots(topk, t, draws):
     """Slots `(S, L, T, k)`: copy `draws mod copies` of each assignment."""
     steps, layers, tokens, k = topk.shape
@@ -178,12 +179,18 @@ def drawn_slots(topk, t, draws):
     return slot
 
 
-def static_map(placement: Any, *, alive: np.ndarray | None = None, layers: int | None = None) -> np.ndarray:
-    """Slot `(L, G, N)` each source rank uses for each expert under sglang's static rule (-1: no live copy).
+@functools.lru_cache(maxsize=2)
+def static_map(placement: Any) -> np.ndarray:
+    """Slot `(L, G, N)` of each source rank and expert under sglang's static rule; engines build it per placement.
 
     One random stream runs over layers, then experts, as in sglang, so a layer's map needs the layers before it.
     """
-    layers = placement.num_layers if layers is None else layers
+    return alive_map(placement, None)
+
+
+def alive_map(placement: Any, alive: np.ndarray | None) -> np.ndarray:
+    """The map without the copies on dead GPUs; -1 where an expert has none left."""
+    layers = placement.num_layers
     stream, gpus, per_gpu = random.Random(SGLANG_SEED), placement.num_gpus, placement.slots_per_gpu
     per_node = per_gpu * gpus // placement.num_nodes
     out = np.full((layers, gpus, placement.num_experts), -1, np.int64)
@@ -217,7 +224,7 @@ def _fair_choices(slots: list[int], count: int, stream: random.Random) -> list[i
     return chosen
 
 
-@njit(cache=True)
+@kernel
 def static_slots(topk, ranks, source):
     """Slots `(S, L, T, k)` under the map `ranks[L, G, N]`."""
     steps, layers, tokens, k = topk.shape
@@ -260,10 +267,15 @@ def _lp_split(row: np.ndarray, starts: np.ndarray, copy_gpu: np.ndarray, num_gpu
     at = np.arange(live)
     columns = np.concatenate([at, np.full(num_gpus, live)])
     per_gpu = coo_array(
-        (np.concatenate([np.ones(live), -np.ones(num_gpus)]), (np.concatenate([copy_gpu[:live], np.arange(num_gpus)]), columns))
+        (
+            np.concatenate([np.ones(live), -np.ones(num_gpus)]),
+            (np.concatenate([copy_gpu[:live], np.arange(num_gpus)]), columns),
+        )
     )
     per_expert = coo_array((np.ones(live), (owner, at)), shape=(len(row), live + 1))
     goal = np.zeros(live + 1)
     goal[live] = 1.0
-    solved = linprog(goal, A_ub=per_gpu.tocsr(), b_ub=np.zeros(num_gpus), A_eq=per_expert.tocsr(), b_eq=row, method="highs")
+    solved = linprog(
+        goal, A_ub=per_gpu.tocsr(), b_ub=np.zeros(num_gpus), A_eq=per_expert.tocsr(), b_eq=row, method="highs"
+    )
     return solved.x[:live]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from operators.lab import datasets
+from operators.llm.workloads import TraceError
+from operators.metro.compiled import inner, kernel
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,10 +27,6 @@ TRACES = {
     "flame-moe-290m": ("flame290m.parquet", "FLAME-MoE-290M"),
 }
 PATIENCE = 64  # rejected draws of one token before the exact, slower way
-
-
-class TraceError(ValueError):
-    """A batch or a load is malformed; the message names the row."""
 
 
 def load(name: str, data: Path | None = None, *, seed: int = 0) -> "pl.DataFrame":
@@ -90,7 +87,7 @@ def check_topk(topk: np.ndarray, num_experts: int) -> np.ndarray:
     return topk
 
 
-@njit(cache=True)
+@kernel
 def _first_bad_row(topk, num_experts):
     last = np.full(num_experts, -1, np.int64)
     for row in range(topk.shape[0]):
@@ -107,7 +104,7 @@ def counts(topk: np.ndarray, num_experts: int) -> np.ndarray:
     return np.bincount(check_topk(topk, num_experts).ravel(), minlength=num_experts)
 
 
-@njit(cache=True)
+@kernel
 def counts_of(topk, num_experts):
     """Tokens per expert `(S, L, N)` of batches `(S, L, T, k)`, ids unchecked."""
     steps, layers, tokens, k = topk.shape
@@ -134,7 +131,7 @@ def sample_topk(expert_load: np.ndarray, tokens: int, k: int, seed: int | list[i
     return _draw(weight / weight.sum(), tokens, k, np.random.default_rng(seed))
 
 
-@njit(cache=True)
+@kernel
 def _draw(weight, tokens, k, rng):
     experts = len(weight)
     threshold, other = _alias(weight)
@@ -158,7 +155,7 @@ def _draw(weight, tokens, k, rng):
     return out
 
 
-@njit(cache=True)
+@inner
 def _draw_remaining(weight, taken_by, token, u):
     total = 0.0
     for expert in range(len(weight)):
@@ -173,7 +170,7 @@ def _draw_remaining(weight, taken_by, token, u):
     return last
 
 
-@njit(cache=True)
+@inner
 def _alias(weight):
     """Walker's alias table (Vose's way): column i keeps itself below `threshold[i]`, else gives `other[i]`."""
     experts = len(weight)

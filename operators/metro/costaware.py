@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from operators.metro.assignment import Routing, RoutingError, checked, from_share
-from operators.metro.baselines import even_share, primary_share
+from operators.metro.compiled import inner, kernel
 from operators.metro.greedy import by_candidates, choose_least_loaded, give_whole
 from operators.metro.optimum import balance_tokens, improve
 
@@ -32,7 +31,7 @@ def adaptive(
     seed: int = 0,
     alive: np.ndarray | None = None,
 ) -> Routing:
-    """Route `topk (T, k)` for the least predicted max_g t(A_g, n_g); `cost` has form, a, b, beta, c, p (microseconds)."""
+    """Route `topk (T, k)` for the least predicted max_g t(A_g, n_g); `cost` has form, a, b, beta, c, p (us)."""
     topk, counts, tables = checked(layer, topk, alive)
     share = adaptive_share(
         counts[None, None], tables, layer.num_gpus, by_candidates(tables.cand_start), cost_numbers(cost)
@@ -49,7 +48,7 @@ def cost_numbers(cost: Any) -> np.ndarray:
     return np.array([FORMS.index(cost.form), cost.a, cost.b, cost.beta, cost.c, cost.p], np.float64)
 
 
-@njit(cache=True)
+@inner
 def score(cost, activated, tokens):
     """A number that grows with t(A, n) and is cheaper: the p-norm without its offset and root."""
     if cost[0] == 0:
@@ -59,9 +58,9 @@ def score(cost, activated, tokens):
     return (cost[2] * activated) ** cost[5] + (cost[3] * tokens) ** cost[5]
 
 
-@njit(cache=True)
+@kernel
 def adaptive_share(counts, t, num_gpus, order, cost):
-    """`share[S, L, R]`: the best of primary, even, metro, exact, exact balanced, LPT (earlier wins), improved locally."""
+    """`share[S, L, R]`: best of primary, even, metro, exact, exact balanced, LPT (earlier wins), improved locally."""
     steps, layers, experts = counts.shape
     slots = t.copy_gpu.shape[1]
     share = np.empty((steps, layers, slots), np.int64)
@@ -85,12 +84,13 @@ def adaptive_share(counts, t, num_gpus, order, cost):
                 worst = _state(options[option], t, layer, cost, num_gpus)[2].max()
                 if worst < least:
                     best, least = option, worst
-            share[step, layer] = options[best]
+            for at in range(slots):
+                share[step, layer, at] = options[best, at]
             _descend(share[step, layer], t, layer, cost, num_gpus)
     return share
 
 
-@njit(cache=True)
+@inner
 def _spread(row, t, layer, first_only, evenly):
     first_only[:] = 0
     evenly[:] = 0
@@ -104,12 +104,12 @@ def _spread(row, t, layer, first_only, evenly):
                 evenly[first + rank] = each + (rank < row[expert] - each * copies)
 
 
-@njit(cache=True)
+@inner
 def _longest_first(row, t, layer, cost, num_gpus, share):
     """LPT: experts by descending tokens, each whole to the copy whose GPU then has the least time."""
     share[:] = 0
     activated, tokens = np.zeros(num_gpus, np.int64), np.zeros(num_gpus, np.int64)
-    for expert in np.argsort(-row, kind="mergesort"):
+    for expert in _most_tokens_first(row):
         if row[expert] == 0:
             return
         best, least = -1, np.inf
@@ -123,7 +123,23 @@ def _longest_first(row, t, layer, cost, num_gpus, share):
         tokens[t.copy_gpu[layer, best]] += row[expert]
 
 
-@njit(cache=True)
+@inner
+def _most_tokens_first(row):
+    """Expert ids by descending tokens, then id (counting sort)."""
+    largest = row.max() if len(row) else 0
+    start, order = np.zeros(largest + 2, np.int64), np.empty(len(row), np.int64)
+    for have in row:
+        start[largest - have + 1] += 1
+    for at in range(largest + 1):
+        start[at + 1] += start[at]
+    for expert in range(len(row)):
+        at = largest - row[expert]
+        order[start[at]] = expert
+        start[at] += 1
+    return order
+
+
+@inner
 def _state(share, t, layer, cost, num_gpus):
     """Activated experts, tokens and score of every GPU."""
     activated, tokens = np.zeros(num_gpus, np.int64), np.zeros(num_gpus, np.int64)
@@ -137,7 +153,7 @@ def _state(share, t, layer, cost, num_gpus):
     return activated, tokens, times
 
 
-@njit(cache=True)
+@inner
 def _descend(share, t, layer, cost, num_gpus):
     """Take the change on the worst GPU that lowers the maximum most, while one does; at most 4 * num_gpus times."""
     activated, tokens, times = _state(share, t, layer, cost, num_gpus)
@@ -157,7 +173,7 @@ def _descend(share, t, layer, cost, num_gpus):
         times[gpu] = score(cost, activated[gpu], tokens[gpu])
 
 
-@njit(cache=True)
+@inner
 def _best_move(share, t, layer, cost, activated, tokens, times, worst):
     """(from copy, to copy, tokens): a whole share moved or merged, or half of it split off; from -1 when none helps.
 
@@ -210,12 +226,12 @@ def advise(
     routers: Iterable[str] = ("primary", "even", "metro", "exact", "adaptive"),
     placing: Mapping[str, Any] | None = None,
 ) -> "pl.DataFrame":
-    """Which replication ratio and router suit these batches: one row each, those that fit in memory first, then fastest.
+    """Which replication ratio and router suit these batches: a row each, those that fit in memory first, then fastest.
 
-    `batches`: counts `(S, L, N)` of S steps. The placement is fitted on `load (L, N)`, or on the first half of the steps
-    while the second half is evaluated (never both on the same). Columns: r, router, slots, tpot_us = mean over steps of
-    the sum over layers of max_g t(A, n), plus `rest_us` (the rest of a decode step); bytes_per_gpu of experts (plus
-    `other_bytes`); fits. `placing` goes to `place`. At one copy each all routers agree: one row, router `any`.
+    `batches`: counts `(S, L, N)` of S steps. The placement is fitted on `load (L, N)`, or on the first half of the
+    steps while the second half is evaluated (never both on the same). Columns: r, router, slots, tpot_us = mean over
+    steps of the sum over layers of max_g t(A, n), plus `rest_us` (the rest of a decode step); bytes_per_gpu of experts
+    (plus `other_bytes`); fits. `placing` goes to `place`. At one copy each all routers agree: one row, router `any`.
     """
     import polars as pl
 

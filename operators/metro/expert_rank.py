@@ -7,7 +7,6 @@ sum is fixed: the same call gives the same bits.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -156,8 +155,8 @@ class ExpertRank:
         if len(wrong):
             at = wrong[0]
             raise RankError(
-                f"rank {self.rank}, layer {layer}: slot {held.slots[place[at]]} holds expert {held.experts[place[at]]}, "
-                f"a token chose expert {chosen[at]}"
+                f"rank {self.rank}, layer {layer}: slot {held.slots[place[at]]} holds expert "
+                f"{held.experts[place[at]]}, a token chose expert {chosen[at]}"
             )
         gates = np.ascontiguousarray(np.asarray(weights).ravel()[here], np.float32)
         return here // np.shape(topk)[1], place, gates

@@ -1,10 +1,10 @@
 """SwiGLU experts: weights from a seed, their memory layout, and the dense layer everything is checked against.
 
-An expert is `w2 (silu(w1 x) * (w3 x))` with w1, w3 `(width, hidden)` and w2 `(hidden, width)`, all float32. In memory it
-is one block `(width, 3, hidden)`: w1[j], w3[j] and w2[:, j] side by side, so that one pass over the bytes does all the
-work (native/swiglu.c). Weights are uniform, of standard deviation 1/sqrt(hidden), and depend on (seed, layer, expert)
-alone: a copy made again on any rank, after a restart or a move, is the same to the bit. Values do not matter to the
-experiment, only that they are real bytes that must be read.
+An expert is `w2 (silu(w1 x) * (w3 x))` with w1, w3 `(width, hidden)` and w2 `(hidden, width)`, all float32. In memory
+it is one block `(width, 3, hidden)`: w1[j], w3[j] and w2[:, j] side by side, so that one pass over the bytes does all
+the work (native/swiglu.c). Weights are uniform, of standard deviation 1/sqrt(hidden), and depend on (seed, layer,
+expert) alone: a copy made again on any rank, after a restart or a move, is the same to the bit. Values do not matter
+to the experiment, only that they are real bytes that must be read.
 """
 
 import mmap

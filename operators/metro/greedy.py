@@ -1,17 +1,17 @@
 """METRO's greedy routing (paper, Algorithm 1): every expert to one copy, on its least loaded candidate GPU.
 
-The paper runs it with racing threads; here the order is fixed (ascending expert id unless another is asked for), ties go
-to the lowest GPU id and the slot is the expert's lowest on that GPU, so that all ranks decide the same without a message.
-`tournament` is the family on which the greedy is as bad as log2(G) against 1; `racing` shows what happens when every
-rank runs Algorithm 1 in a lock order of its own.
+The paper runs it with racing threads; here the order is fixed (ascending expert id unless another is asked for), ties
+go to the lowest GPU id and the slot is the expert's lowest on that GPU, so that all ranks decide the same without a
+message. `tournament` is the family on which the greedy is as bad as log2(G) against 1; `racing` shows what happens when
+every rank runs Algorithm 1 in a lock order of its own.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from operators.metro.assignment import Routing, RoutingError, Tables, checked, from_share
+from operators.metro.compiled import inner, kernel
 
 ORDERS = ("index", "fewest_candidates", "random")
 ORDER_STREAM, RACE_STREAM = 21, 22
@@ -50,7 +50,7 @@ def by_candidates(cand_start: np.ndarray) -> np.ndarray:
     return np.argsort(np.diff(cand_start, axis=1), axis=1, kind="stable")
 
 
-@njit(cache=True)
+@inner
 def choose_least_loaded(row, t, layer, order, choice, load):
     """Give every expert with tokens its least loaded candidate; `choice[N]` (-1: none) and `load[G]` are filled."""
     load[:] = 0
@@ -65,7 +65,7 @@ def choose_least_loaded(row, t, layer, order, choice, load):
             load[t.cand_gpu[layer, best]] += 1
 
 
-@njit(cache=True)
+@inner
 def give_whole(row, t, layer, choice, share):
     """Set `share[R]` so that every expert's tokens go to its chosen candidate's lowest slot."""
     share[:] = 0
@@ -74,7 +74,7 @@ def give_whole(row, t, layer, choice, share):
             share[t.cand_copy[layer, choice[expert]]] = row[expert]
 
 
-@njit(cache=True)
+@kernel
 def metro_share(counts, t, num_gpus, order):
     """`share[S, L, R]` of the greedy for `counts[S, L, N]`."""
     steps, layers, experts = counts.shape
@@ -89,7 +89,7 @@ def metro_share(counts, t, num_gpus, order):
 
 
 def tournament(rounds: int) -> tuple[list[tuple[int, ...]], np.ndarray]:
-    """Candidates of every expert and counts `(N,)` of the family where index order reaches `rounds` and the optimum is 1.
+    """Candidates of every expert, and counts `(N,)`, where index order reaches `rounds` and the optimum is 1.
 
     2^rounds GPUs; round by round the survivors pair up, each pair is one expert's candidates, the lower id survives.
     """
@@ -104,7 +104,7 @@ def tournament(rounds: int) -> tuple[list[tuple[int, ...]], np.ndarray]:
 class Race(NamedTuple):
     """What racing ranks do to one batch: fractions of the experts with tokens."""
 
-    disagree: float  # not all ranks chose the same GPU
+    disagree: float  # put on another GPU than rank 0 puts it, mean over the other ranks
     orphaned: float  # no rank chose itself: nobody computes the expert
 
 
@@ -115,14 +115,11 @@ def racing(layer: Any, counts: np.ndarray, *, seed: int = 0) -> Race:
     """
     counts, tables, gpus = np.asarray(counts, np.int64), layer.tables(), layer.num_gpus
     rng = np.random.default_rng([seed, RACE_STREAM])
-    chosen = np.empty((gpus, len(counts)), np.int64)
-    choice, load = np.empty(len(counts), np.int64), np.empty(gpus, np.int64)
-    for rank in range(gpus):
-        choose_least_loaded(counts, tables, 0, rng.permutation(len(counts)), choice, load)
-        chosen[rank] = np.where(choice >= 0, tables.cand_gpu[0][choice], -1)
-    chosen = chosen[:, counts > 0]
+    orders = [rng.permutation(len(counts))[None] for _ in range(gpus)]
+    shares = np.stack([metro_share(counts[None, None], tables, gpus, order)[0, 0] for order in orders])
+    _, at = np.nonzero(shares)
+    chosen = tables.copy_gpu[0][at].reshape(gpus, -1)  # one copy per active expert, in ascending expert id
     if not chosen.shape[1]:
         return Race(0.0, 0.0)
-    disagree = (chosen != chosen[0]).any(axis=0)
     orphaned = ~(chosen == np.arange(gpus)[:, None]).any(axis=0)
-    return Race(float(disagree.mean()), float(orphaned.mean()))
+    return Race(float((chosen[1:] != chosen[0]).mean()) if gpus > 1 else 0.0, float(orphaned.mean()))

@@ -38,7 +38,7 @@ def core(name: str | None = None) -> ModuleType:
     except ImportError as error:
         if name == "native":
             raise ValueError(f"kernel (='native'): not built here ({error}); run `make native`") from None
-        log.warning("the native expert kernel is not built (run `make native`): numba stands in, several times slower")
+        log.warning("the native expert kernel is not built (run `make native`): numba stands in, up to twice as slow")
         return core("numba")
     return _native
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from operators.metro.assignment import Routing, checked, from_share
+from operators.metro.compiled import inner, kernel
 from operators.metro.greedy import by_candidates, choose_least_loaded, give_whole
 
 
@@ -62,7 +62,7 @@ def exact_balanced(layer: Any, topk: np.ndarray, source_gpu: np.ndarray | None =
     return exact(layer, topk, source_gpu, balance_tokens=True, **options)
 
 
-@njit(cache=True)
+@kernel
 def exact_share(counts, t, num_gpus, order, balance):
     """`share[S, L, R]`, the certificates' GPUs `[S, L, G]`, `lam[S, L]` and whether each certificate holds `[S, L]`."""
     steps, layers, experts = counts.shape
@@ -83,14 +83,20 @@ def exact_share(counts, t, num_gpus, order, balance):
     return share, reached, lam, certified
 
 
-@njit(cache=True)
+@inner
 def improve(t, layer, choice, load, reached):
-    """Make `choice[N]`, `load[G]` optimal; `reached[G]` becomes the set of GPUs that proves it."""
+    """Make `choice[N]`, `load[G]` optimal; `reached[G]` becomes the set of GPUs that proves it.
+
+    When no GPU is two below the top no path can exist, and all GPUs together are the proof: no search is needed.
+    """
     gpus = len(load)
     mover, by_cand = np.empty(gpus, np.int64), np.empty(gpus, np.int64)
     queue = np.empty(gpus, np.int64)
     while True:
         top = load.max()
+        if load.min() >= top - 1:
+            reached[:] = True
+            return
         end = _search(t, layer, choice, load, top, reached, mover, by_cand, queue)
         if end < 0:
             return
@@ -103,7 +109,7 @@ def improve(t, layer, choice, load, reached):
         load[end] -= 1
 
 
-@njit(cache=True)
+@inner
 def _search(t, layer, choice, load, top, reached, mover, by_cand, queue):
     """Breadth-first from all GPUs at `top` until one with load <= top - 2; -1 when there is none.
 
@@ -137,21 +143,24 @@ def _search(t, layer, choice, load, top, reached, mover, by_cand, queue):
     return -1
 
 
-@njit(cache=True)
+@inner
 def _holds(row, t, layer, reached, lam):
     """The certificate's arithmetic, independent of how `lam` was found."""
-    inside = 0
+    inside, size = 0, reached.sum()
+    whole = size == len(reached)  # then every expert is inside
     for expert in range(len(row)):
         if row[expert] > 0:
             held = True
-            for cand in range(t.cand_start[layer, expert], t.cand_start[layer, expert + 1]):
-                held = held and reached[t.cand_gpu[layer, cand]]
+            if not whole:
+                for cand in range(t.cand_start[layer, expert], t.cand_start[layer, expert + 1]):
+                    if not reached[t.cand_gpu[layer, cand]]:
+                        held = False
+                        break
             inside += held
-    size = reached.sum()
     return size > 0 and (inside + size - 1) // size == lam
 
 
-@njit(cache=True)
+@inner
 def balance_tokens(row, t, layer, choice, load):
     """Lower the busiest GPU's tokens by moving one expert off it or swapping two, never above the present `lam`.
 
@@ -182,7 +191,7 @@ def balance_tokens(row, t, layer, choice, load):
             choice[other] = _candidate_on(t, layer, other, worst)
 
 
-@njit(cache=True)
+@inner
 def _best_exchange(row, t, layer, choice, load, tokens, worst, lam):
     """(expert to move off `worst`, its new candidate, expert to swap in or -1), or (-1, -1, -1) when nothing helps."""
     best, found = tokens[worst], (-1, -1, -1)
@@ -208,7 +217,7 @@ def _best_exchange(row, t, layer, choice, load, tokens, worst, lam):
     return found
 
 
-@njit(cache=True)
+@inner
 def _candidate_on(t, layer, expert, gpu):
     for cand in range(t.cand_start[layer, expert], t.cand_start[layer, expert + 1]):
         if t.cand_gpu[layer, cand] == gpu:

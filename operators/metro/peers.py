@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 COLUMNS = (
     "bench",
@@ -118,20 +118,43 @@ def interpreter() -> Path | None:
     return place if place.is_file() else None
 
 
-def run_peer(script: str, *arguments: str, timeout_s: float = 300.0) -> Any:
-    """Run `script` in the peers' interpreter and return the JSON of its last output line.
+class Peer:
+    """A peer's process in its own interpreter: one JSON line in, one out, so that runs can be interleaved with ours.
 
-    Raises PeerError naming what is missing, so that the caller can write a row `not measured`.
+    `script` reads lines from standard input and prints one JSON line for each. Raises PeerError naming what is missing,
+    so that the caller can write a row `not measured`.
     """
-    python = interpreter()
-    if python is None:
-        raise PeerError("no peers' interpreter (.venv-peers or PG_PEERS_PYTHON); run `make peers`")
-    command = [str(python), "-c", script, *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        raise PeerError(f"the peer did not end within {timeout_s:g} s") from None
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise PeerError(f"the peer ended with {done.returncode}: {last}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+
+    def __init__(self, script: str, *arguments: str):
+        python = interpreter()
+        if python is None:
+            raise PeerError("no peers' interpreter (.venv-peers or PG_PEERS_PYTHON); run `make peers`")
+        self._process = subprocess.Popen(
+            [str(python), "-c", script, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, **message: Any) -> dict[str, Any]:
+        """Send one message and wait for its answer; PeerError with the peer's last words when it has ended."""
+        process = self._process
+        try:
+            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if answer:
+            return json.loads(answer)
+        words = process.communicate()[1].strip().splitlines()
+        raise PeerError(f"the peer ended with {process.returncode}: {words[-1] if words else 'no output'}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()

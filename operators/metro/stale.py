@@ -1,8 +1,8 @@
 """Routing on the previous step's counts: no all-gather of tokens is needed, at the price of a worse balance.
 
 Every rank knows the last step's counts, so all can work out one complete map of experts to copies before the step
-begins: an expert seen then keeps the copies it was given, split evenly if there were several; an expert not seen goes to
-its candidate with the least activated experts in that plan, in ascending id (a METRO step). The loss against a fresh
+begins: an expert seen then keeps the copies it was given, split evenly if there were several; an expert not seen goes
+to its candidate with the least activated experts in that plan, in ascending id (a METRO step). The loss against a fresh
 decision is reported by comparing the two rows.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from operators.metro.assignment import Routing, checked, from_share
+from operators.metro.compiled import inner, kernel
 
 
 def stale(router: Callable[..., Routing]) -> Callable[..., Routing]:
@@ -48,7 +48,7 @@ def last_step(counts: np.ndarray) -> np.ndarray:
     return before
 
 
-@njit(cache=True)
+@kernel
 def follow(plan, counts, t, num_gpus):
     """`share[S, L, R]` that serves `counts` by the map made of the shares `plan[S, L, R]` of the step before."""
     steps, layers, _ = counts.shape
@@ -63,7 +63,7 @@ def follow(plan, counts, t, num_gpus):
     return share
 
 
-@njit(cache=True)
+@inner
 def _follow_layer(plan, row, t, layer, load, share):
     for expert in range(len(row)):
         first, last, used = t.copy_start[layer, expert], t.copy_start[layer, expert + 1], 0

@@ -117,6 +117,7 @@ def test_bounds_have_no_direction():
     [
         ({"measure": "speed"}, ["demo-0", "'speed'", "time"]),
         ({"conditions": {"colour": 1}}, ["demo-0", "'colour'"]),
+        ({"conditions": {"size": "large"}}, ["demo-0", "size (='large')", "Int64"]),
         ({"table": "bench"}, ["demo-0", "'bench'", "measures"]),
     ],
 )

@@ -153,3 +153,32 @@ def test_pack_and_unpack_are_inverse():
     w1, w3, w2 = experts.unpack(packed)
     assert w2.shape == (16, 5)
     assert experts.pack(w1, w3, w2).tobytes() == packed.tobytes()
+
+
+def test_bench_rows_are_complete_without_running_long(monkeypatch):
+    """A machine whose cache holds the experts, or without the native core, gives rows that say so."""
+    from operators.metro import bench_kernel, cold
+    from operators.metro.settings import Cpu, Settings
+
+    monkeypatch.setattr(cold, "l3_bytes", lambda: 2**31)
+    rows = bench_kernel.rows(Settings(cpu=Cpu(experts=16, hidden=32, width=6)))
+    assert {row["status"] for row in rows} == {"not measured"}
+    assert all(row["reason"] for row in rows)
+    monkeypatch.setattr(cold, "l3_bytes", lambda: 2**18)
+    rows = bench_kernel.rows(Settings(cpu=Cpu(experts=128, hidden=256, width=64)))
+    if kernel.name_of(kernel.core()) == "native":
+        assert [row["status"] for row in rows] == ["measured"] * 10
+        assert rows[0]["bar"] == 0.45
+
+
+@pytest.mark.perf
+def test_perf_of_the_kernel():
+    """Bars of the kernel beside their peers: bandwidth, BLAS, numba."""
+    from operators.metro import bench_kernel
+    from operators.metro.settings import Settings
+
+    for row in bench_kernel.rows(Settings()):
+        print(
+            f"{row['case']:22} {row['ours_value']:8.2f} against {row['peer']} {row['peer_value']:8.2f} {row['unit']}: "
+            f"{row['ratio']:.2f}x (bar {row['bar']}), {row['low']:.2f} to {row['high']:.2f}, n={row['n']}"
+        )

@@ -53,13 +53,15 @@ static Times forward(Slab slab, Ids slots, Ids start, Ids rows, Floats gates, Ma
   demand(hidden % 16 == 0, "hidden (=" + std::to_string(hidden) + "): must be a multiple of 16");
   demand(x.shape(1) == hidden && y.shape(1) == hidden && x.shape(0) == y.shape(0),
          "x and y: expected the same shape (tokens, " + std::to_string(hidden) + ")");
-  demand(start.shape(0) == experts + 1 && gates.shape(0) == items, "start and gates: expected experts + 1 and one a row");
+  demand(start.shape(0) == experts + 1 && gates.shape(0) == items,
+         "start and gates: expected experts + 1 entries and a gate a row");
   demand(start(0) == 0 && size_t(start(experts)) == items, "start: expected to run from 0 to the number of rows");
   for (size_t e = 0; e < experts; e++) demand(start(e) <= start(e + 1), "start: expected to ascend");
   demand_below(slots, slab.shape(0), "slots");
   demand_below(rows, x.shape(0), "rows");
   const swiglu_batch batch{slots.data(), start.data(), rows.data(), gates.data(), int64_t(experts)};
-  return timed([&] { swiglu_forward(slab.data(), int64_t(slab.shape(1)), int64_t(hidden), &batch, x.data(), y.data()); });
+  const int64_t width = int64_t(slab.shape(1));
+  return timed([&] { swiglu_forward(slab.data(), width, int64_t(hidden), &batch, x.data(), y.data()); });
 }
 
 static Times stream(Floats data, int streams) {

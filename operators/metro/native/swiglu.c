@@ -3,18 +3,18 @@
  * A decode layer is bound by the weight bytes it reads, so everything here serves one aim: read every byte of an
  * activated expert once, in address order, without a pause.
  *
- * Layout. Expert = [width][3][hidden]: row j holds w1[j], w3[j] and column j of w2 side by side, so all that hidden unit j
+ * Layout. Expert = [width][3][hidden]: w1[j], w3[j] and column j of w2 lie side by side, so all that hidden unit j
  * needs is one run of 12 * hidden bytes and the whole expert is one stream.
  *
- * Order. GROUP rows are worked on together: first their 2 * GROUP dot products, then GROUP updates of y. That gives the
- * processor enough independent sums to hide the latency of an addition, loads and stores y once per GROUP columns, and
- * keeps several address streams open, which memory serves faster than a single one (measured: 28 against 22 GB/s).
- * With one or two tokens arithmetic is a small part and the hardware's own prefetch does best; software prefetch there
- * cost a fifth. With more tokens it would pause too often: the next group is then fetched into L2 by prefetch
- * instructions spread over the dot products (measured: 1.31 against 1.41 ms at four tokens).
+ * Order. GROUP units are worked on together: first their 2 * GROUP dot products, then GROUP updates of y. That gives
+ * the processor enough independent sums to hide the latency of an addition, loads and stores y once per GROUP columns,
+ * and keeps several address streams open, which memory serves faster than a single one (measured: 28 against 22 GB/s).
+ * No prefetch instructions: the hardware's streams do better, software prefetch cost a fifth at one token (it competes
+ * with the loads for the L1 cache's miss buffers).
  *
- * Tokens go in blocks of up to BLOCK; a weight is loaded into a register once for all tokens of a block. Above BLOCK
- * tokens the group is read from L2 again, not from memory.
+ * Tokens go in blocks of up to BLOCK; a weight is loaded into a register once for all tokens of a block. Three is what
+ * 16 vector registers hold with four rows at a time (12 sums, 3 inputs, 1 weight). Further blocks read the group again,
+ * from the L2 cache.
  *
  * Order of sums. Every (row, token) has one vector of partial sums that runs over the columns in ascending order, and y
  * takes rows in ascending order, whatever the block or the group: a token's result does not depend on which tokens
@@ -34,7 +34,7 @@
 #define LANES 4
 #endif
 
-/* A wheel for many machines carries one copy per level and picks at load time. */
+/* A wheel for many machines carries one copy per level and picks one at load time. */
 #if defined(PG_PORTABLE) && defined(__x86_64__) && defined(__ELF__)
 #define CLONES __attribute__((target_clones("default", "arch=x86-64-v3")))
 #else
@@ -43,25 +43,12 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define GROUP 4
-#define BLOCK 4
+#define BLOCK 3
 #define CHUNK 1024 /* columns a block goes over before the next rows, so that its tokens stay in the L1 cache */
-#define LINE 16    /* floats in a cache line */
+#define LINE 16    /* floats of a cache line; one turn of the inner loops (two AVX2 vectors: a fifth faster than one) */
 #define RUN 65536  /* floats of one stream of the plain reader */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-/* Where the next weights to fetch lie, and how many lines remain. */
-struct stream {
-  const float *next;
-  int64_t lines;
-};
-
-INLINE void fetch(struct stream *s, int64_t lines) {
-  if (lines > s->lines) lines = s->lines;
-  for (int64_t i = 0; i < lines; i++) __builtin_prefetch(s->next + i * LINE, 0, 2);
-  s->next += lines * LINE;
-  s->lines -= lines;
-}
 
 INLINE float sum_of(vec v) {
   float sum = 0;
@@ -75,12 +62,11 @@ INLINE vec load(const float *p) { return *(const vec *)p; }
 INLINE const float *row_of(const float *group, int64_t hidden, int r) { return group + (3 * (r / 2) + r % 2) * hidden; }
 
 /* sums[r][t] += products of rows first .. first + rows - 1 with the block's tokens over the columns [from, to). */
-INLINE void dots(const float *group, int64_t hidden, int first, int rows, const float *const *x, int tokens, int64_t from,
-                 int64_t to, vec *sums, struct stream *ahead) {
-  vec acc[8];
+INLINE void dots(const float *group, int64_t hidden, int first, int rows, const float *const *x, int tokens,
+                 int64_t from, int64_t to, vec *sums) {
+  vec acc[4 * BLOCK];
   for (int i = 0; i < rows * tokens; i++) acc[i] = sums[first * tokens + i];
   for (int64_t c = from; c < to; c += LINE) {
-    if (tokens > 2) fetch(ahead, rows);
     for (int64_t k = c; k < c + LINE; k += LANES) {
       vec in[BLOCK];
       for (int t = 0; t < tokens; t++) in[t] = load(x[t] + k);
@@ -94,14 +80,14 @@ INLINE void dots(const float *group, int64_t hidden, int first, int rows, const 
 }
 
 /* y[t] += sum over the group's units of a[unit][t] * column of w2. */
-INLINE void update(const float *group, int64_t hidden, int units, float *const *y, const float *a, int stride, int tokens) {
+INLINE void update(const float *group, int64_t hidden, int units, float *const *y, const float *a, int tokens) {
   const float *w2 = group + 2 * hidden;
-  vec factor[GROUP * 2];
+  vec factor[GROUP * BLOCK];
   for (int u = 0; u < units; u++)
-    for (int t = 0; t < tokens; t++) factor[u * tokens + t] = a[u * stride + t] - (vec){0};
+    for (int t = 0; t < tokens; t++) factor[u * tokens + t] = a[u * BLOCK + t] - (vec){0};
   for (int64_t c = 0; c < hidden; c += LINE) {
     for (int64_t k = c; k < c + LINE; k += LANES) {
-      vec out[2];
+      vec out[BLOCK];
       for (int t = 0; t < tokens; t++) out[t] = load(y[t] + k);
       for (int u = 0; u < units; u++) {
         const vec column = load(w2 + 3 * u * hidden + k);
@@ -114,16 +100,16 @@ INLINE void update(const float *group, int64_t hidden, int units, float *const *
 
 /* One group of `units` hidden units for one block of tokens; both counts are constants where this is inlined. */
 INLINE void block(const float *group, int64_t hidden, int units, const float *const *x, float *const *y,
-                  const float *gates, int tokens, struct stream *ahead) {
+                  const float *gates, int tokens) {
   vec sums[2 * GROUP * BLOCK] = {{0}};
-  const int tile = tokens == 1 ? 8 : tokens == 2 ? 4 : 2; /* rows at once: tile * tokens sums fit the registers */
+  const int tile = tokens == 1 ? 8 : 4; /* rows at once: tile * tokens sums fit the registers */
   for (int64_t from = 0; from < hidden; from += CHUNK) {
     const int64_t to = from + CHUNK < hidden ? from + CHUNK : hidden;
     if (units == GROUP)
       for (int first = 0; first < 2 * GROUP; first += tile)
-        dots(group, hidden, first, tile, x, tokens, from, to, sums, ahead);
+        dots(group, hidden, first, tile, x, tokens, from, to, sums);
     else
-      dots(group, hidden, 0, 2, x, tokens, from, to, sums, ahead);
+      dots(group, hidden, 0, 2, x, tokens, from, to, sums);
   }
   float a[GROUP * BLOCK];
   for (int u = 0; u < units; u++)
@@ -131,24 +117,21 @@ INLINE void block(const float *group, int64_t hidden, int units, const float *co
       const float gate = sum_of(sums[2 * u * tokens + t]), up = sum_of(sums[(2 * u + 1) * tokens + t]);
       a[u * BLOCK + t] = gates[t] * up * gate / (1.0f + expf(-gate));
     }
-  for (int t = 0; t < tokens; t += 2)
-    if (t + 1 < tokens)
-      update(group, hidden, units, y + t, a + t, BLOCK, 2);
-    else
-      update(group, hidden, units, y + t, a + t, BLOCK, 1);
+  update(group, hidden, units, y, a, tokens);
 }
 
 INLINE void group_of(const float *group, int64_t hidden, int units, const float *const *x, float *const *y,
-                     const float *gates, int tokens, struct stream *ahead) {
+                     const float *gates, int tokens) {
   if (tokens == 1)
-    block(group, hidden, units, x, y, gates, 1, ahead);
+    block(group, hidden, units, x, y, gates, 1);
   else if (tokens == 2)
-    block(group, hidden, units, x, y, gates, 2, ahead);
-  else if (tokens == 3)
-    block(group, hidden, units, x, y, gates, 3, ahead);
+    block(group, hidden, units, x, y, gates, 2);
   else
-    block(group, hidden, units, x, y, gates, 4, ahead);
+    block(group, hidden, units, x, y, gates, 3);
 }
+
+/* Blocks of three, but four as two and two: a lone fourth token would read the group once more by itself. */
+INLINE int block_size(int64_t rest) { return rest == 4 ? 2 : rest < BLOCK ? (int)rest : BLOCK; }
 
 CLONES
 void swiglu_forward(const float *slab, int64_t width, int64_t hidden, const struct swiglu_batch *batch, const float *x,
@@ -156,29 +139,20 @@ void swiglu_forward(const float *slab, int64_t width, int64_t hidden, const stru
   const int64_t unit = 3 * hidden;
   for (int64_t e = 0; e < batch->experts; e++) {
     const float *expert = slab + batch->slots[e] * width * unit;
-    const float *follower = e + 1 < batch->experts ? slab + batch->slots[e + 1] * width * unit : expert;
     for (int64_t j = 0, units; j < width; j += units) {
       units = width - j >= GROUP ? GROUP : 1;
-      const int64_t left = width - j - units; /* units of this expert after the group */
-      const int64_t later = left < GROUP ? left : GROUP;
-      struct stream ahead = {expert + (j + units) * unit, later * unit / LINE};
-      if (left == 0 && follower != expert)
-        ahead = (struct stream){follower, (width < GROUP ? width : GROUP) * unit / LINE};
-      else if (units == 1)
-        ahead.lines = 0; /* the group before the odd rows has fetched them all */
-      for (int64_t i = batch->start[e]; i < batch->start[e + 1]; i += BLOCK) {
+      for (int64_t i = batch->start[e], tokens; i < batch->start[e + 1]; i += tokens) {
         const float *in[BLOCK];
         float *out[BLOCK];
-        const int64_t rest = batch->start[e + 1] - i;
-        const int tokens = rest < BLOCK ? (int)rest : BLOCK;
+        tokens = block_size(batch->start[e + 1] - i);
         for (int t = 0; t < tokens; t++) {
           in[t] = x + batch->rows[i + t] * hidden;
           out[t] = y + batch->rows[i + t] * hidden;
         }
         if (units == GROUP)
-          group_of(expert + j * unit, hidden, GROUP, in, out, batch->gates + i, tokens, &ahead);
+          group_of(expert + j * unit, hidden, GROUP, in, out, batch->gates + i, tokens);
         else
-          group_of(expert + j * unit, hidden, 1, in, out, batch->gates + i, tokens, &ahead);
+          group_of(expert + j * unit, hidden, 1, in, out, batch->gates + i, tokens);
       }
     }
   }

@@ -18,7 +18,8 @@ struct swiglu_batch {
   int64_t experts;
 };
 
-/* y[row] += gate * w2 (silu(w1 x[row]) * (w3 x[row])) for every item; slab is [slots][width][3][hidden], hidden % 16 == 0. */
+/* y[row] += gate * w2 (silu(w1 x[row]) * (w3 x[row])) for every item; slab is [slots][width][3][hidden], hidden a
+ * multiple of 16. */
 void swiglu_forward(const float *slab, int64_t width, int64_t hidden, const struct swiglu_batch *batch, const float *x,
                     float *y);
 

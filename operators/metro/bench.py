@@ -1,0 +1,48 @@
+"""Stage: every performance bar beside its peer, measured in this run, interleaved."""
+
+from pathlib import Path
+
+from operators.lab import stage
+from operators.metro.settings import Settings
+
+
+def _schema() -> dict:
+    import polars as pl
+
+    from operators.metro.peers import COLUMNS
+
+    kinds = {
+        **dict.fromkeys(("ours_value", "peer_value", "ratio", "bar", "median", "low", "high", "load"), pl.Float64),
+        **dict.fromkeys(("N", "G", "B", "n"), pl.Int64),
+        "higher_is_better": pl.Boolean,
+    }
+    return {name: kinds.get(name, pl.String) for name in COLUMNS}
+
+
+def __getattr__(name: str) -> dict:
+    if name == "SCHEMA":
+        return _schema()
+    raise AttributeError(name)
+
+
+def main(*, settings: Settings, out: Path, data: Path | None = None) -> None:
+    """Measure ours and every peer that is installed; a missing peer gives a row `not measured`.
+
+    Args:
+        out: table of comparisons; ratio above 1 means ours is better, bar is the least ratio that passes
+        data: data root; without it synthetic twins are used
+    """
+    import polars as pl
+
+    from operators.metro import bench_kernel, bench_routing, bench_serving
+
+    rows = bench_routing.rows(settings, data)
+    rows += bench_kernel.rows(settings)
+    rows += bench_serving.rows(settings, data)
+    schema = _schema()
+    frame = pl.DataFrame([{name: item.get(name) for name in schema} for item in rows], schema=schema)
+    stage.write_table(frame, out, schema=schema, settings=settings)
+
+
+if __name__ == "__main__":
+    stage.run(main)
