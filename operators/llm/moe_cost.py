@@ -147,4 +147,6 @@ def transfer(cost: MoeCost, from_shape: ModelShape, to_shape: ModelShape, dtype:
 
 def scaled_bandwidth(cost: MoeCost, factor: float) -> MoeCost:
     """The same kernel on a card whose memory is `factor` times slower: b scales and nothing else."""
+    if factor == 1.0:
+        return cost
     return dataclasses.replace(cost, b=cost.b * factor, source=f"{cost.source}, b x {factor:.4g}", errors={})

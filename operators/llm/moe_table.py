@@ -93,7 +93,7 @@ class MoeTable:
     @property
     def _here(self) -> MoeCost:
         """The fit with this card's memory."""
-        return self.fit if self.slower_memory == 1.0 else scaled_bandwidth(self.fit, self.slower_memory)
+        return scaled_bandwidth(self.fit, self.slower_memory)
 
     def _between_levels(self, A: np.ndarray, tau: np.ndarray) -> np.ndarray:
         inner = np.clip(A, self.levels[0], self.levels[-1])

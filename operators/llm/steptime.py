@@ -102,11 +102,15 @@ def step_tables(
     if system not in CARD_OF_SYSTEM:
         raise ValueError(f"system (={system!r}): has no step tables; known: {', '.join(CARD_OF_SYSTEM)}")
     moe = tables.load_moe(system, framework, model, dtype, data)
-    slower = ACCELERATORS[CARD_OF_SYSTEM[system]].mem_Bps / accel.mem_Bps
-    moe = moe.with_fit(cost or MoeCost.fit(moe, form)).on_slower_memory(slower)
+    moe = moe.with_fit(cost or MoeCost.fit(moe, form)).on_slower_memory(slower_memory(system, accelerator))
     plain = tables.load_gemm(system, "bfloat16", data)
     gemm = plain if dtype == "bfloat16" else tables.load_gemm(system, dtype, data)
     return StepTables(shape, accel, system, dtype, moe, tables.load_nccl(system, data), gemm, plain, data, lookup)
+
+
+def slower_memory(system: str, accelerator: str) -> float:
+    """How many times slower the accelerator's memory is than that of the card the system's tables come from."""
+    return ACCELERATORS[CARD_OF_SYSTEM[system]].mem_Bps / ACCELERATORS[accelerator].mem_Bps
 
 
 def padded(batch: float, pad_pow2: bool) -> float:

@@ -325,7 +325,9 @@ class Cluster:
 
     def _join(self, ranks: Iterable[int]) -> list[_Member]:
         """New processes for `ranks`, each with its weights loaded; ends them again when one does not come up."""
-        remote = self._ray.remote(RankActor).options(num_cpus=0, max_restarts=0)
+        # Spread: on a cluster every machine carries ranks, as GPUs do.
+        options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+        remote = self._ray.remote(RankActor).options(**options)
         actors = {rank: remote.remote(rank, **self._sizes) for rank in ranks}
         try:
             homes = self._ray.get([actor.hello.remote() for actor in actors.values()], timeout=LOAD_PATIENCE_S)

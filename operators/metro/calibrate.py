@@ -8,9 +8,10 @@ serving run.
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 from operators.lab import stage
-from operators.metro.settings import Settings
+from operators.metro.settings import Settings, Setup
 
 SCHEMA_NUMBERS = ("a", "b", "beta", "c", "p", "mape", "worst", "r2", "b_error")
 STEP_NUMBERS = ("activated", "tau_from", "tau_to", "us_from", "us_to")
@@ -47,6 +48,24 @@ def main(*, settings: Settings, out_costs: Path, out_report: Path, data: Path | 
         temporary.write_text(text)
     report = pl.DataFrame(rows, schema=schema())
     stage.write_table(report, out_report, schema=schema(), settings=settings)
+
+
+def read_costs(path: Path) -> dict[str, Any]:
+    """The calibrate stage's costs: `form` and `costs` by table name and form."""
+    import json
+
+    from operators.llm.moe_cost import MoeCost
+
+    read = json.loads(Path(path).read_text())
+    every = {
+        name: {form: MoeCost.from_dict(cost) for form, cost in forms.items()} for name, forms in read["costs"].items()
+    }
+    return {name: forms[read["form"]] for name, forms in every.items()}
+
+
+def cost_key(setup: Setup) -> str:
+    """Name of a set-up's cost among the fitted ones."""
+    return f"{setup.system}/{setup.framework}/{setup.model}/{setup.dtype}"
 
 
 def fit_all(data: Path | None) -> tuple[dict, list[dict]]:

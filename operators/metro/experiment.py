@@ -151,7 +151,7 @@ def measure(ray: Any, settings: "Settings", batch: Batch) -> list[dict]:
     from operators.metro.actors import Cluster
 
     cpu = settings.cpu
-    plans = list(placements(batch, cpu, settings.ratios, avoid_same_gpu=settings.avoid_same_gpu))
+    plans = list(placements(batch, cpu, cpu.ratios, avoid_same_gpu=settings.avoid_same_gpu))
     fullest = max(plans, key=lambda plan: (plan[2].num_slots, not plan[1]))
     evict = cold.evict_bytes(cold.l3_bytes())
     sizes = {"width": cpu.width, "hidden": cpu.hidden, "seed": settings.seed}

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from operators.lab import stage
-from operators.metro.settings import Settings
+from operators.metro.settings import Settings, Setup
 
 if TYPE_CHECKING:
     import polars as pl
@@ -63,17 +63,15 @@ def __getattr__(name: str) -> dict:
     raise AttributeError(name)
 
 
-def main(
-    *, batches: Path, load: Path, settings: Settings, out_placement: Path, out_routing: Path, data: Path | None = None
-) -> None:
+def main(*, batches: Path, load: Path, costs: Path, settings: Settings, out_placement: Path, out_routing: Path) -> None:
     """Route the batches of `trace`.
 
     Args:
         batches: table of tokens with their experts
         load: table of expert loads
+        costs: fitted kernel costs (calibrate), which the adaptive router minimises
         out_placement: table of slots: which expert lies where
         out_routing: table of routed layers: activated experts and tokens per GPU, optimum, router time
-        data: data root for the kernel times the adaptive router is given; without it, those of the synthetic twin
     """
     import polars as pl
 
@@ -81,7 +79,7 @@ def main(
     from operators.metro import sweep
 
     placed, routed = [], []
-    for workload in _workloads(batches, load, settings, data):
+    for workload in _workloads(batches, load, costs, settings):
         for ratio, placement in sweep.placements(workload, settings):
             placed.append(sweep.placement_frame(workload, ratio, placement))
             routed += sweep.decode_frames(workload, ratio, placement, settings)
@@ -93,13 +91,14 @@ def main(
         stage.write_table(pl.concat(frames).select(list(schema)), path, schema=schema, settings=settings)
 
 
-def _workloads(batches: Path, load: Path, settings: Settings, data: Path | None):
+def _workloads(batches: Path, load: Path, costs: Path, settings: Settings):
     """Every (model, workload) of the two tables, on the set-ups' numbers of GPUs."""
     import polars as pl
 
+    from operators.metro.calibrate import read_costs
     from operators.metro.draws import REAL_GPUS
 
-    loads = stage.read_table(load)
+    loads, fitted = stage.read_table(load), read_costs(costs)
     lazy = pl.scan_parquet(batches)
     keys = lazy.select("model", "workload", "batches", "data").unique(maintain_order=True).collect()
     for model, name, kind, mark in keys.iter_rows():
@@ -108,7 +107,7 @@ def _workloads(batches: Path, load: Path, settings: Settings, data: Path | None)
         gpus = list(dict.fromkeys(setup.gpus for setup in setups)) or [REAL_GPUS.get(model, 8)]
         mine = loads.filter((pl.col("model") == model) & (pl.col("serves") == name))
         for count in gpus:
-            cost = next((_cost(setup, settings, data) for setup in setups if setup.gpus == count), None)
+            cost = next((_cost(setup, settings, fitted) for setup in setups if setup.gpus == count), None)
             yield _workload(frame, mine, settings, gpus=count, cost=cost, keys=(model, name, kind, mark))
 
 
@@ -153,31 +152,26 @@ def _blocks(frame: "pl.DataFrame", layers: int) -> list["Block"]:
 
 
 def _sizes(settings: Settings, gpus: int, kind: str, tokens: int) -> tuple[int, ...]:
-    """Global batch sizes: the sweep, the paper's decode and global batch; of a real batch also small ones and all."""
+    """Global batch sizes: the sweep, the paper's decode batch (per GPU and in all) and global batch.
+
+    Of a real batch also the measured experiment's sizes, and all its tokens.
+    """
     sizes = {per_gpu * gpus for per_gpu in (*settings.batch_per_gpu, settings.decode_batch_per_gpu)}
-    sizes |= {settings.global_batch}
+    sizes |= {settings.global_batch, settings.decode_batch_per_gpu}
     if kind == "real":
         sizes |= set(settings.cpu.batches) | {tokens}
     return tuple(sorted(size for size in sizes if size <= tokens))
 
 
-def _cost(setup: Any, settings: Settings, data: Path | None) -> Any:
+def _cost(setup: Setup, settings: Settings, fitted: dict[str, Any]) -> Any:
     """Kernel cost the adaptive router minimises: the fit of the set-up's table, on its card's memory."""
     if "adaptive" not in settings.routers:
         return None
     from operators.llm.moe_cost import scaled_bandwidth
-    from operators.llm.steptime import step_tables
+    from operators.llm.steptime import slower_memory
+    from operators.metro.calibrate import cost_key
 
-    moe = step_tables(
-        setup.model,
-        accelerator=setup.accelerator,
-        system=setup.system,
-        framework=setup.framework,
-        dtype=setup.dtype,
-        data=data,
-        form=settings.cost,
-    ).moe
-    return moe.fit if moe.slower_memory == 1.0 else scaled_bandwidth(moe.fit, moe.slower_memory)
+    return scaled_bandwidth(fitted[cost_key(setup)], slower_memory(setup.system, setup.accelerator))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,9 @@ class Cpu(BaseModel):
     width: int = field(768, unit="rows", source="Qwen3-30B expert width", ge=1)
     dtype: Literal["float32"] = field("float32", unit="name", source="our choice")
     gpus: int = field(8, unit="expert ranks", source="paper: 8 GPUs", ge=1)
+    ratios: tuple[float, ...] = field(
+        (1.0, 1.25, 1.5), unit="slots per expert", source="paper; 1.125 left out for time"
+    )
     reps: int = field(5, unit="repetitions", source="our choice: minimum of repeated timings", ge=1)
     batches: tuple[int, ...] = field((8, 16, 32, 64), unit="tokens", source="our choice: below and above the crossover")
 

@@ -95,6 +95,8 @@ def main(
     """
     import polars as pl
 
+    from operators.metro.calibrate import read_costs
+
     rows = stage.read_table(routing)
     fitted = read_costs(costs)
     done: dict[str, list[pl.DataFrame]] = {name: [] for name in schemas()}
@@ -117,22 +119,10 @@ def main(
         stage.write_table(table, path, schema=schema, settings=settings)
 
 
-def read_costs(path: Path) -> dict[str, Any]:
-    """The calibrate stage's costs: `form` and `costs` by table name and form."""
-    import json
-
-    from operators.llm.moe_cost import MoeCost
-
-    read = json.loads(Path(path).read_text())
-    every = {
-        name: {form: MoeCost.from_dict(cost) for form, cost in forms.items()} for name, forms in read["costs"].items()
-    }
-    return {name: forms[read["form"]] for name, forms in every.items()}
-
-
 def setup_tables(setup: Setup, costs: dict[str, Any], data: Path | None, lookup: str) -> Any:
     """Step tables of a set-up with its calibrated cost attached."""
     from operators.llm import steptime
+    from operators.metro.calibrate import cost_key
 
     return steptime.step_tables(
         setup.model,
@@ -141,7 +131,7 @@ def setup_tables(setup: Setup, costs: dict[str, Any], data: Path | None, lookup:
         framework=setup.framework,
         dtype=setup.dtype,
         data=data,
-        cost=costs[f"{setup.system}/{setup.framework}/{setup.model}/{setup.dtype}"],
+        cost=costs[cost_key(setup)],
         lookup=lookup,
     )
 

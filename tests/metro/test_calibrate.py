@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from operators.lab import stage
-from operators.metro import calibrate, simulate
+from operators.metro import calibrate
 from operators.metro.settings import Settings
 
 
@@ -44,7 +44,7 @@ def test_bars_of_leave_one_out_and_transfer(written):
 
 def test_costs_are_read_back_by_the_simulator(written):
     _, folder = written
-    costs = simulate.read_costs(folder / "costs.json")
+    costs = calibrate.read_costs(folder / "costs.json")
     assert set(json.loads((folder / "costs.json").read_text())["costs"]) == set(costs)
     cost = costs["a100_sxm/SGLang/qwen3-30b/bfloat16"]
     assert cost.form == Settings().cost

@@ -13,7 +13,7 @@ from operators.metro import actors, batches, cold, experiment, measure, measured
 from operators.metro.settings import Cpu, Settings
 
 SMALL = Settings(
-    ratios=(1.0, 1.5), cpu=Cpu(experts=16, hidden=32, width=6, gpus=4, reps=2, batches=(4, 8)), seed=3, profile="ci"
+    cpu=Cpu(experts=16, hidden=32, width=6, gpus=4, ratios=(1.0, 1.5), reps=2, batches=(4, 8)), seed=3, profile="ci"
 )
 
 

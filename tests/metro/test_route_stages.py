@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from operators.lab import stage
-from operators.metro import route, trace
+from operators.metro import calibrate, route, trace
 from operators.metro.settings import Settings
 
 SMALL = {
@@ -43,13 +43,14 @@ def run(folder, settings, data=None) -> dict[str, pl.DataFrame]:
     """Both stages; every table by name."""
     files = {name: folder / f"{name}.parquet" for name in ("batches", "load", "placement", "routing")}
     trace.main(settings=settings, out_batches=files["batches"], out_load=files["load"], data=data)
+    calibrate.main(settings=settings, out_costs=folder / "costs.json", out_report=folder / "fit.parquet", data=data)
     route.main(
         batches=files["batches"],
         load=files["load"],
+        costs=folder / "costs.json",
         settings=settings,
         out_placement=files["placement"],
         out_routing=files["routing"],
-        data=data,
     )
     schemas = dict(zip(files, (trace.SCHEMA, trace.LOAD_SCHEMA, route.PLACEMENT_SCHEMA, route.SCHEMA), strict=True))
     return {name: stage.read_table(file, schemas[name]) for name, file in files.items()}
@@ -102,7 +103,7 @@ def test_rows_are_complete_and_consistent(tables, small):
     assert (rows["max_tokens"] == rows["tokens"].list.max()).all()
     decode = rows.filter((pl.col("phase") == "decode") & (pl.col("model") == "deepseek-v3"))
     assert (decode["tokens"].list.sum() == 8 * decode["B"]).all()
-    assert sorted(decode["B"].unique()) == [64, 128]
+    assert sorted(decode["B"].unique()) == [8, 64, 128]  # eight a GPU, the global batch, and eight in all
     assert set(decode["router"]) == set(small.routers)
     assert decode["a2a_tokens"].null_count() == 0
     assert (decode["a2a_tokens"] * 16 >= decode["B"]).all()

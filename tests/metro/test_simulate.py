@@ -46,7 +46,9 @@ def test_every_table_has_its_rows(done):
 def test_times_add_up_and_routers_are_equal_without_copies(done):
     tpot = done["tpot"]
     np.testing.assert_allclose(58 * tpot["layer_us"] + tpot["t_rest_us"], tpot["tpot_us"])
-    alone = tpot.filter(pl.col("r") == 1.0).group_by("lookup", "batch_per_gpu", "comm").agg(pl.col("tpot_us").n_unique())
+    alone = (
+        tpot.filter(pl.col("r") == 1.0).group_by("lookup", "batch_per_gpu", "comm").agg(pl.col("tpot_us").n_unique())
+    )
     assert (alone["tpot_us"] == 1).all()
     assert (done["ttft"]["ttft_us"] > done["ttft"]["prefill_us"]).all()
     assert set(done["ttft"]["basis"]) == {"modelled"}
@@ -70,7 +72,7 @@ def test_paper_grid_is_part_of_the_fine_one(done):
 def test_the_measured_run_is_joined_and_served_whole(real_data, tmp_path):
     settings = Settings()
     calibrate.main(settings=settings, out_costs=tmp_path / "c.json", out_report=tmp_path / "r.parquet", data=real_data)
-    served = simulate.serve_runs(settings, simulate.read_costs(tmp_path / "c.json"), real_data)
+    served = simulate.serve_runs(settings, calibrate.read_costs(tmp_path / "c.json"), real_data)
     assert served.height == 600
     assert served["measured_tpot_us"].null_count() == 0
     for _, part in served.group_by("gate"):
