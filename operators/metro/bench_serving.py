@@ -16,8 +16,7 @@ import numpy as np
 import polars as pl
 
 from operators.llm import steptime
-from operators.llm.moe_cost import MoeCost
-from operators.metro import calibrate, pareto, peers, placement, routing, simulate
+from operators.metro import pareto, peers, placement, routing
 from operators.metro.settings import Settings
 
 PUBLISHED = "LLMServingSim's published error on this run: TPOT mean -1.7 %, TTFT mean -13.6 %; not measured here"
@@ -29,12 +28,12 @@ CHECK = {"model": "qwen3-30b", "accelerator": "a100-80g", "system": "a100_sxm", 
 CHECK_GPUS, CHECK_PER_GPU, CHECK_INPUT, CHECK_OUTPUT = 8, 32, 4096, 1024
 
 
-def rows(settings: Settings, data: Path | None) -> list[dict[str, Any]]:
-    """Every bar of the simulator as rows of bench.parquet; what cannot run here says `not measured` and why."""
-    costs, report = calibrate.fit_all(data)
-    form = settings.cost
-    fitted = {name: MoeCost.from_dict(forms[form]) for name, forms in costs.items()}
-    found = calibration_rows(report, form) + serving_rows(settings, fitted, data)
+def rows(settings: Settings, fit_report: pl.DataFrame, served: pl.DataFrame, data: Path | None) -> list[dict[str, Any]]:
+    """Every bar of the simulator as rows of bench.parquet; what cannot run here says `not measured` and why.
+
+    `fit_report` and `served` are the tables of the calibrate and simulate stages.
+    """
+    found = calibration_rows(fit_report.to_dicts(), settings.cost) + serving_rows(served)
     return found + estimate_rows(data, ask_peer=settings.profile != "ci")
 
 
@@ -62,11 +61,10 @@ def calibration_rows(report: list[dict[str, Any]], form: str) -> list[dict[str, 
     return out
 
 
-def serving_rows(settings: Settings, fitted: dict[str, Any], data: Path | None) -> list[dict[str, Any]]:
+def serving_rows(served: pl.DataFrame) -> list[dict[str, Any]]:
     """Mean and percentiles of TTFT and TPOT against the measured run, per assumption on expert load."""
-    runs = simulate.serve_runs(settings.model_copy(update={"serve": True}), fitted, data)
     out = []
-    for (gate,), part in runs.group_by("gate", maintain_order=True):
+    for (gate,), part in served.group_by("gate", maintain_order=True):
         for name, limit in LIMITS.items():
             ours, real = part[f"{name}_us"] / 1e3, part[f"measured_{name}_us"] / 1e3
             case = f"vllm run {name} mean, experts {gate}"
@@ -91,8 +89,8 @@ def estimate_rows(data: Path | None, *, ask_peer: bool = True) -> list[dict[str,
     began = time.perf_counter()
     tpot, kind, batches = check_tpot_ms(data)
     seconds = [time.perf_counter() - began]
-    seconds += [_timed(lambda: check_tpot_ms(data)) for _ in range(4)]
-    speed = sorted(seconds)[2]
+    seconds += [_timed(lambda: check_tpot_ms(data)) for _ in range(4 if ask_peer else 0)]
+    speed = sorted(seconds)[len(seconds) // 2]
     case = "8 x A100-80GB qwen3-30b EP8 32/GPU 4K+1K"
     reached = f"{batches / speed:,.0f} layer-batches/s, placing and drawing included"
     try:

@@ -5,11 +5,10 @@ import pytest
 
 from operators.lab import datasets
 from operators.metro import bench_serving
-from operators.metro.settings import Settings
 
 
 @pytest.mark.perf
 def test_print_the_simulators_bars(repository, capsys):
-    found = bench_serving.rows(Settings(), datasets.find_root(base=repository))
+    found = bench_serving.estimate_rows(datasets.find_root(base=repository))
     with capsys.disabled(), pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=240, fmt_str_lengths=120):
         print(bench_serving.report(found))
