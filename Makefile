@@ -14,7 +14,10 @@ BIN := $(ROOT)/.venv/bin
 NATIVE_SOURCES := $(shell find $(ROOT)/operators -path '*/native/*' -type f)
 SYSTEMS := $(notdir $(patsubst %/Snakefile,%,$(wildcard $(ROOT)/workflows/*/Snakefile)))
 SNAKEMAKE = cd $(ROOT) && snakemake --profile profiles/$(PROFILE)
+PEERS_PIP = $(ROOT)/.venv-peers/bin/pip install --quiet --disable-pip-version-check
 WITH_CONFIG = $(if $(CONFIG),--config profile=$(PROFILE) $(CONFIG))
+
+CLAIMS = $(patsubst %,results/%/claims.parquet,$(if $(filter all,$(SYSTEM)),$(SYSTEMS),$(SYSTEM)))
 
 export PATH := $(BIN):$(PATH)
 # Compiled bytecode halves every start of Snakemake and Ray; an empty value switches the variable off.
@@ -54,8 +57,8 @@ check: $(ROOT)/.venv/.built
 
 run: check ## run SYSTEM (default all) at PROFILE (default laptop), print the claims table, write results/report.html
 	@$(SNAKEMAKE) $(SYSTEM) $(WITH_CONFIG)
-	@$(SNAKEMAKE) report --quiet all $(WITH_CONFIG)
-	@cd $(ROOT) && python -m operators.lab.claims $(if $(filter all,$(SYSTEM)),results/*/claims.parquet,results/$(SYSTEM)/claims.parquet)
+	@$(SNAKEMAKE) $(SYSTEM) --report results/report.html --quiet all $(WITH_CONFIG)
+	@cd $(ROOT) && python -m operators.lab.claims $(CLAIMS)
 	@echo "report: $(ROOT)/results/report.html"
 
 report: check ## results/report.html of all systems
@@ -90,12 +93,13 @@ readme: check ## write the table of verdicts into README.md from results/
 
 peers: $(BIN)/python ## install the peers' own environment (.venv-peers)
 	$(PYTHON) -m venv $(ROOT)/.venv-peers
-	$(ROOT)/.venv-peers/bin/pip install --quiet --disable-pip-version-check -r $(ROOT)/requirements-peers.txt
-	$(ROOT)/.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps -r $(ROOT)/requirements-peers-nodeps.txt
+	$(PEERS_PIP) -r $(ROOT)/requirements-peers.lock
+	$(PEERS_PIP) --no-deps sglang==0.5.23
+	$(PEERS_PIP) --no-deps --target $(ROOT)/.venv-peers/eplb-original sglang==0.5.2
 
 lock: $(BIN)/python ## pin the dependencies again after a change of pyproject.toml
 	cd $(ROOT) && $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	  --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove results/ (keeps .venv and data)
-	find $(ROOT)/results -mindepth 1 ! -name README.md -delete
+	find $(ROOT)/results -mindepth 1 ! -name README.md ! -name overview.svg -delete

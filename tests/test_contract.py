@@ -186,7 +186,7 @@ def test_the_systems_readme_has_the_headings_and_its_commands_exist(system):
     for module in re.findall(r"python -m ([\w.]+)", text):
         assert code._file(module) is not None, f"python -m {module} does not exist"
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"make (\w[\w-]*)", text):
+    for target in re.findall(r"^make (\w[\w-]*)", text, re.MULTILINE) + re.findall(r"`make (\w[\w-]*)", text):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target} does not exist"
     for profile in re.findall(r"profiles/(\w+)", text):
         assert (ROOT / "profiles" / profile).is_dir(), profile

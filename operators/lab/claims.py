@@ -7,11 +7,13 @@ policy's code, and no figure of a claim reaches the code that produces results.
 A claims file is a mapping: `policy` names the column that tells policies apart, `unit` the columns that pair a policy
 with its baseline and identify one repetition, `claims` the list. Each claim selects rows by `conditions` (column ->
 value or list of values), pairs `of` with `against` on the unit columns, turns each pair into a number by `form`, and
-aggregates per seed (`over`: mean, max or min); value and 95 % interval are taken over the seeds.
+aggregates per seed (`over`: mean, max or min); value and 95 % interval are taken over the seeds. A table without seeds
+may bring a measure's own interval in columns `<measure>_low` and `<measure>_high`.
 """
 
 import argparse
 import itertools
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -24,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 if TYPE_CHECKING:
     import polars as pl
 
+NEUTRAL = {"ratio": 1.0, "reduction": 0.0}  # neither better nor worse
 PROFILE_SIZE = {"ci": 0, "laptop": 1, "full": 2, "paper": 3}
 VERDICTS = (
     "reproduced",
@@ -249,7 +252,8 @@ def _cells(content: ClaimsFile, claim: Claim, table: "pl.DataFrame") -> "pl.Data
     keep = list(dict.fromkeys([*unit, "data", *filter(None, [claim.along])]))
     ours = table.filter(pl.col(content.policy) == claim.of) if claim.of else table
     if claim.number == "value":
-        return ours.select(*keep, number=pl.col(claim.measure).cast(pl.Float64))
+        ends = {end: f"{claim.measure}_{end}" for end in ("low", "high") if f"{claim.measure}_{end}" in table.columns}
+        return ours.select(*keep, number=pl.col(claim.measure).cast(pl.Float64), **ends)
     peer = table.filter(pl.col(content.policy) == claim.against)
     if peer.select(unit).is_duplicated().any():
         raise ClaimError(f"claim {claim.id}: {claim.against} has several rows per unit {unit}; narrow the conditions")
@@ -269,10 +273,11 @@ def _summary(claim: Claim, cells: "pl.DataFrame") -> dict[str, Any]:
     )
     mean, count = float(seeds.mean()), len(seeds)
     half = T975[min(count - 2, 29)] * float(seeds.std()) / count**0.5 if count > 1 else None
+    own = cells.select("low", "high").row(0) if len(cells) == 1 and "low" in cells.columns else (None, None)
     return {
         "value": mean,
-        "low": None if half is None else mean - half,
-        "high": None if half is None else mean + half,
+        "low": own[0] if half is None else mean - half,
+        "high": own[1] if half is None else mean + half,
         "cell_low": float(cells["number"].min()),
         "cell_high": float(cells["number"].max()),
         "seeds": count,
@@ -302,23 +307,25 @@ def verdict(claim: Claim, value: float, cells: "pl.DataFrame") -> str:
 
 
 def _ranked(claim: Claim, cells: "pl.DataFrame") -> str:
-    """Order claims: the mean number must rise strictly with `along` (give accept.high 0 to ask for a fall)."""
+    """Order claims: the mean number must rise strictly with `along`.
+
+    A gain that is said to grow must be one: where the last reduction or ratio is on the wrong side, the order alone is
+    `direction only`.
+    """
     import polars as pl
 
     means = cells.group_by(claim.along).agg(pl.col("number").mean()).sort(claim.along)["number"].to_list()
-    if claim.accept and claim.accept.high is not None and claim.accept.high <= 0:
-        means = means[::-1]
     if len(means) < 2:
         return "not measured"
     if all(a < b for a, b in itertools.pairwise(means)):
-        return "reproduced"
+        return "reproduced" if means[-1] > NEUTRAL.get(claim.number, -math.inf) else "direction only"
     return "direction only" if means[-1] > means[0] else "contradicted"
 
 
 def _direction(claim: Claim, value: float) -> str:
     """Outside every range: is the sign at least that of the claim?"""
     reference = claim.paper or claim.accept
-    neutral = {"ratio": 1.0, "reduction": 0.0}.get(claim.number)
+    neutral = NEUTRAL.get(claim.number)
     if claim.form in ("bound", "exact") or neutral is None or reference is None:
         return "not reproduced"
     ends = [end - neutral for end in (reference.low, reference.high) if end is not None]

@@ -12,7 +12,9 @@ def _schema() -> dict:
     from operators.metro.peers import COLUMNS
 
     kinds = {
-        **dict.fromkeys(("ours_value", "peer_value", "ratio", "bar", "median", "low", "high", "load"), pl.Float64),
+        **dict.fromkeys(
+            ("ours_value", "peer_value", "ratio", "bar", "median", "ratio_low", "ratio_high", "load"), pl.Float64
+        ),
         **dict.fromkeys(("N", "G", "B", "n"), pl.Int64),
         "higher_is_better": pl.Boolean,
     }

@@ -30,8 +30,8 @@ COLUMNS = (
     "higher_is_better",
     "n",
     "median",
-    "low",
-    "high",
+    "ratio_low",
+    "ratio_high",
     "status",
     "reason",
     "load",
@@ -77,8 +77,8 @@ def row(
 ) -> dict[str, Any]:
     """One row of bench.parquet from paired samples in `unit`.
 
-    `ratio` is how many times ours is better, pair by pair, its median in `ratio` and `median`, its extremes in `low`
-    and `high`; a peer given as one number (a limit) is compared with every sample. `bar` is the least ratio that
+    `ratio` is how many times ours is better, pair by pair, its median in `ratio` and `median`, its extremes in
+    `ratio_low` and `ratio_high`; a peer given as one number (a limit) is compared with every sample. `bar` is the least ratio that
     passes. Without samples of ours or of the peer the row says `not measured`, and `reason` says why. `sizes`: N, G, B.
     """
     unknown = set(sizes) - {"N", "G", "B"}
@@ -102,8 +102,8 @@ def row(
         "higher_is_better": higher_is_better,
         "n": len(ratios),
         "median": middle,
-        "low": min(ratios, default=None),
-        "high": max(ratios, default=None),
+        "ratio_low": min(ratios, default=None),
+        "ratio_high": max(ratios, default=None),
         "status": "measured" if ratios else "not measured",
         "reason": reason,
         "load": os.getloadavg()[0],

@@ -93,7 +93,12 @@ def test_aggregation_over_cells(over, expected):
 
 @pytest.mark.parametrize(
     ("times", "expected"),
-    [((0.9, 0.8, 0.7), "reproduced"), ((0.9, 0.95, 0.7), "direction only"), ((0.7, 0.8, 0.9), "contradicted")],
+    [
+        ((0.9, 0.8, 0.7), "reproduced"),
+        ((0.9, 0.95, 0.7), "direction only"),
+        ((1.3, 1.2, 1.1), "direction only"),  # it grows, but it is no gain
+        ((0.7, 0.8, 0.9), "contradicted"),
+    ],
 )
 def test_order_asks_for_a_strict_rise(times, expected):
     rows = [
@@ -110,6 +115,13 @@ def test_bounds_have_no_direction():
     assert judge(change, table(0.9))["verdict"] == "reproduced"
     assert judge(change, table(1.05))["verdict"] == "within tolerance"
     assert judge(change, table(1.5))["verdict"] == "not reproduced"
+
+
+def test_a_table_without_seeds_brings_its_own_interval():
+    bench = pl.DataFrame({"case": ["a"], "ratio": [3.0], "ratio_low": [2.5], "ratio_high": [3.5], "data": ["real"]})
+    change = {"table": "bench", "measure": "ratio", "form": "bound", "of": None, "against": None, "accept": {"low": 2}}
+    row = judge(change, {"bench": bench})
+    assert (row["value"], row["low"], row["high"], row["seeds"]) == (3.0, 2.5, 3.5, 1)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_above_one_means_ours_is_better(higher, ratio):
 
 def test_one_number_is_a_limit_for_every_sample():
     found = row(bench="x", case="x", ours="a", peer="limit", unit="us", ours_samples=[2.0, 4.0], peer_samples=[8.0])
-    assert (found["low"], found["high"], found["n"]) == (2.0, 4.0, 2)
+    assert (found["ratio_low"], found["ratio_high"], found["n"]) == (2.0, 4.0, 2)
 
 
 def test_without_samples_nothing_is_measured():

@@ -23,6 +23,6 @@ def test_print_every_bar(capsys):
             )
             print(
                 f"{name}: {row['ours_value']:.4g} vs {row['peer_value']:.4g} {row['unit']}, ratio {row['ratio']:.3g} "
-                f"[{row['low']:.3g}, {row['high']:.3g}] n={row['n']}, {bar}; {row['reason']}"
+                f"[{row['ratio_low']:.3g}, {row['ratio_high']:.3g}] n={row['n']}, {bar}; {row['reason']}"
             )
     assert len(rows) > 10
