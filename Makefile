@@ -70,11 +70,11 @@ bench: check ## every system beside its peers
 
 lint: $(ROOT)/.venv/.built ## ruff, snakefmt, snakemake --lint
 	cd $(ROOT) && ruff check . && ruff format --check .
-	cd $(ROOT) && snakefmt --check --quiet Snakefile workflows tests/workflow/toy/workflows
+	cd $(ROOT) && snakefmt --check Snakefile workflows tests/workflow/toy/workflows
 	cd $(ROOT) && snakemake --lint --config profile=ci
 
 format: $(ROOT)/.venv/.built ## put the code into the house's form
-	cd $(ROOT) && ruff check --fix . ; ruff format . ; snakefmt --quiet Snakefile workflows tests/workflow/toy/workflows
+	cd $(ROOT) && ruff check --fix . ; ruff format . ; snakefmt Snakefile workflows tests/workflow/toy/workflows
 
 test: lint ## lint, then every default test
 	cd $(ROOT) && python -m pytest

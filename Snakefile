@@ -15,10 +15,7 @@ stage.enter_run()
 HEAD = Path("results/.ray-head.json")
 RUN = {}
 
-try:
-    overview.check_config(config, SYSTEMS)
-except ValueError as error:
-    raise SystemExit(f"error: {error}")
+stage.or_exit(overview.check_config, config, SYSTEMS)
 
 
 rule unknown:

@@ -82,6 +82,14 @@ def enter_run() -> None:
         os.environ["PATH"] = folder + os.pathsep + os.environ["PATH"]
 
 
+def or_exit(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`; a user's error (ValueError) ends the run with one line instead of a traceback."""
+    try:
+        return function(*args)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
 def _end_with_run() -> None:
     """Let this stage end when the run that started it is gone, even by SIGKILL (RUN_PID names the run's process)."""
     run_pid = os.environ.get(RUN_PID)

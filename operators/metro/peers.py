@@ -78,8 +78,9 @@ def row(
     """One row of bench.parquet from paired samples in `unit`.
 
     `ratio` is how many times ours is better, pair by pair, its median in `ratio` and `median`, its extremes in
-    `ratio_low` and `ratio_high`; a peer given as one number (a limit) is compared with every sample. `bar` is the least ratio that
-    passes. Without samples of ours or of the peer the row says `not measured`, and `reason` says why. `sizes`: N, G, B.
+    `ratio_low` and `ratio_high`; a peer given as one number (a limit) is compared with every sample. `bar` is the least
+    ratio that passes. Without samples of ours or of the peer the row says `not measured`, and `reason` says why.
+    `sizes`: N, G, B.
     """
     unknown = set(sizes) - {"N", "G", "B"}
     if unknown:

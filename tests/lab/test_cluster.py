@@ -14,24 +14,18 @@ import pytest
 from operators.lab import cluster, faults
 
 
-@pytest.fixture(scope="module")
-def head():
-    with cluster.local_head(cpus=2) as address_file:
-        yield address_file
-
-
 def descendants(pid):
     return [process for process in psutil.process_iter() if pid in {parent.pid for parent in process.parents()}]
 
 
-def test_a_run_joins_its_head_and_leaves_it_running(head):
+def test_a_run_joins_its_head_and_leaves_it_running(ray_head):
     for _ in range(2):
-        with cluster.connect(head) as ray:
+        with cluster.connect(ray_head) as ray:
             assert ray.get(ray.remote(num_cpus=0)(lambda: os.getpid()).remote()) != os.getpid()
 
 
-def test_every_listener_is_on_loopback(head):
-    family = [psutil.Process(json.loads(head.read_text())["pid"])]
+def test_every_listener_is_on_loopback(ray_head):
+    family = [psutil.Process(json.loads(ray_head.read_text())["pid"])]
     family += family[0].children(recursive=True)
     listening = [
         connection.laddr.ip
@@ -43,13 +37,13 @@ def test_every_listener_is_on_loopback(head):
     assert set(listening) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
-def test_the_address_file_is_private(head):
-    assert head.stat().st_mode & 0o077 == 0
+def test_the_address_file_is_private(ray_head):
+    assert ray_head.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.slow  # Ray tries a wrong token for a while before it gives up
-def test_a_wrong_token_is_refused(head, tmp_path):
-    found = json.loads(head.read_text()) | {"token": "0" * 64}
+def test_a_wrong_token_is_refused(ray_head, tmp_path):
+    found = json.loads(ray_head.read_text()) | {"token": "0" * 64}
     (tmp_path / "head.json").write_text(json.dumps(found))
     code = f"from operators.lab import cluster\nwith cluster.connect({str(tmp_path / 'head.json')!r}): pass"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -34,8 +34,8 @@ class KillsInFlight(actors.Cluster):
 
 
 @pytest.fixture(scope="module")
-def ray():
-    with head.local_head(cpus=2) as address, head.connect(address) as ray:
+def ray(ray_head):
+    with head.connect(ray_head) as ray:
         yield ray
 
 

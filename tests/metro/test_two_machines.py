@@ -23,6 +23,7 @@ machine = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "node_ip_address": 
 machines = Machines(initialize_head=True, head_node_args={**machine, "include_dashboard": False})
 try:
     machines.add_node(**machine)
+    machines.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = machines.address
     load = np.arange(16, 0, -1.0)[None]
     placement = place(load, 24, 4)
