@@ -50,7 +50,7 @@ def _of(frame: pl.DataFrame, setup: tuple[str, str, int]) -> pl.DataFrame:
 def _log_batches(axis: Any, values: list[float]) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xticks(values, [f"{value:g}" for value in values])
-    axis.minorticks_off()
+    axis.set_xticks([], minor=True)
 
 
 def overview(measures: pl.DataFrame, *, batch_per_gpu: int) -> Chart:

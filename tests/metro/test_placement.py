@@ -9,12 +9,6 @@ from operators.llm import twins
 from operators.metro import bench_routing, peers
 from operators.metro.placement import Placement, PlacementError, place
 
-README_LOAD = [
-    [90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86],
-    [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27],
-]
-README_MAP = [[5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1], [7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1]]
-
 
 def slow_packing(weight: np.ndarray, packs: int) -> tuple[list[int], list[int]]:
     """The reference's balanced_packing of one row, in float32, with a stable sort."""
@@ -72,12 +66,6 @@ def real_load(root, workload: str = "decode_in1000out1000") -> np.ndarray:
     return rows["tokens"].to_numpy().reshape(58, 256)
 
 
-def test_published_example():
-    placement = place(README_LOAD, 16, 8, 4, 2)
-    assert placement.phys2log.tolist() == README_MAP
-    assert placement.slots_per_gpu == 2
-
-
 def test_docstring_example():
     assert place([[90, 132, 40, 61]], num_slots=6, num_gpus=2).phys2log.tolist() == [[1, 3, 2, 1, 0, 0]]
 
@@ -120,12 +108,6 @@ def check(placement: Placement):
             assert len(slots) == placement.copies[layer, expert] >= 1
             assert (row[len(slots) :] == -1).all()
             assert (placement.phys2log[layer, slots] == expert).all()
-
-
-def test_real_load_has_219_copies_beside_their_own(real_data):
-    load = real_load(real_data)
-    assert place(load, 384, 16).same_gpu_duplicates == 219
-    assert place(load, 384, 16, avoid_same_gpu=True).same_gpu_duplicates < 219
 
 
 def imbalance(load: np.ndarray, placement: Placement) -> float:
