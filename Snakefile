@@ -10,6 +10,9 @@ from operators.lab import cluster, overview, runlock, stage
 container: "docker://proving-ground"
 
 
+report: "workflows/report/start.rst"
+
+
 SYSTEMS = overview.systems(Path(workflow.basedir))
 stage.enter_run()
 HEAD = Path("results/.ray-head.json")

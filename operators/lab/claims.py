@@ -130,6 +130,16 @@ class Claim(BaseModel):
         """Which number is computed of a pair: value, ratio or reduction."""
         return self.form if self.form in ("value", "ratio", "reduction") else self.of_what
 
+    @property
+    def words(self) -> str:
+        """What the value is, in words."""
+        if self.basis == "out of reach":
+            return "-"
+        who = f" of {self.of}" if self.of else ""
+        against = f" against {self.against}" if self.number != "value" else ""
+        along = f", rising with {self.along}" if self.along else ""
+        return f"{self.over} {self.number if against else 'value'} of {self.measure}{who}{against}{along}"
+
 
 class ClaimsFile(BaseModel):
     """A whole claims.yaml."""
@@ -188,6 +198,7 @@ def schema() -> dict[str, Any]:
         "where": text,
         "paper": text,
         "accept": text,
+        "number": text,
         "value": number,
         "low": number,
         "high": number,
@@ -209,6 +220,7 @@ def _row(content: ClaimsFile, claim: Claim, tables: dict[str, "pl.DataFrame"], p
         "where": f"{claim.source.paper}, {claim.source.where}" if claim.source.paper else claim.source.where,
         "paper": str(claim.paper) if claim.paper else "-",
         "accept": str(claim.accept) if claim.accept else "-",
+        "number": claim.words,
         "basis": claim.basis,
         "why": claim.reason,
     }
