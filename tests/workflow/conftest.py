@@ -26,7 +26,7 @@ class House:
             self._build(repository)
 
     def _build(self, repository: Path) -> None:
-        for name in ("Snakefile", "profiles", "operators/__init__.py", "operators/lab"):
+        for name in ("Snakefile", "profiles", "operators/__init__.py", "operators/lab", "workflows/report"):
             copy = shutil.copytree if (repository / name).is_dir() else shutil.copyfile
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             copy(repository / name, self.root / name)
