@@ -14,7 +14,7 @@ td, th {{ border-bottom: 1px solid #ddd; padding: .3em .6em; text-align: left; v
 pre {{ background: #f6f6f6; padding: 1em }} </style></head><body><h1>{title}</h1>
 <p>{provenance}</p>
 <p><b>paper</b>: the range claimed (for our own bars, the bar). <b>accept</b>: the range accepted, written before the
-first run. <b>interval</b>: 95 % over seeds, or the spread of a bench ratio. <b>reproduced</b>: inside the claimed range;
+first run. <b>interval</b>: 95 % over seeds, or the spread of a bench ratio. <b>reproduced</b>: in the claimed range;
 <b>within tolerance</b>: inside the accepted one; <b>direction only</b>: outside both, right sign; <b>contradicted</b>:
 wrong sign; <b>not measured</b>: synthetic data or a small profile.</p>
 <table id="claims"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>
