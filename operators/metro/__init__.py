@@ -10,7 +10,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "greedy": ["metro"],
         "baselines": ["even"],
         "optimum": ["check_certificate", "exact"],
-        "costaware": ["adaptive", "advise"],
+        "advice": ["advise"],
+        "costaware": ["adaptive"],
         "settings": ["Settings"],
     },
 )

@@ -1,4 +1,4 @@
-"""Routing by predicted time instead of activated experts alone, and advice on how much to replicate.
+"""Routing by predicted time instead of activated experts alone.
 
 Fewest activated experts is the right goal only while a GPU reads weights; at larger batches tokens count as well. Given
 a fitted kernel cost t(A, n), `adaptive` takes the best of six routings and improves it locally: the fixed-charge
@@ -6,8 +6,7 @@ makespan problem of TEMPO (arXiv 2608.13057, NP-hard at two GPUs), within micros
 "never worse than the six under the model".
 """
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +14,6 @@ from operators.metro.assignment import Routing, RoutingError, checked, from_shar
 from operators.metro.compiled import inner, kernel
 from operators.metro.greedy import by_candidates, choose_least_loaded, give_whole
 from operators.metro.optimum import balance_tokens, improve
-
-if TYPE_CHECKING:
-    import polars as pl
 
 FORMS = ("sum", "max", "pnorm")
 
@@ -210,50 +206,3 @@ def _best_move(share, t, layer, cost, activated, tokens, times, worst):
                     if amount > 0 and after < least:
                         least, found = after, (source, target, amount)
     return found
-
-
-def advise(
-    batches: np.ndarray,
-    cost: Any,
-    memory_bytes: float,
-    ratios: Iterable[float],
-    *,
-    num_gpus: int,
-    expert_bytes: float,
-    load: np.ndarray | None = None,
-    other_bytes: float = 0.0,
-    rest_us: float = 0.0,
-    routers: Iterable[str] = ("primary", "even", "metro", "exact", "adaptive"),
-    placing: Mapping[str, Any] | None = None,
-) -> "pl.DataFrame":
-    """Which replication ratio and router suit these batches: a row each, those that fit in memory first, then fastest.
-
-    `batches`: counts `(S, L, N)` of S steps. The placement is fitted on `load (L, N)`, or on the first half of the
-    steps while the second half is evaluated (never both on the same). Columns: r, router, slots, tpot_us = mean over
-    steps of the sum over layers of max_g t(A, n), plus `rest_us` (the rest of a decode step); bytes_per_gpu of experts
-    (plus `other_bytes`); fits. `placing` goes to `place`. At one copy each all routers agree: one row, router `any`.
-    """
-    import polars as pl
-
-    from operators.metro.placement import place
-    from operators.metro.routing import route_counts, slots_for
-
-    counts = np.ascontiguousarray(batches, np.int64)
-    if counts.ndim != 3 or (load is None and len(counts) < 2):
-        raise RoutingError(f"batches (shape {counts.shape}): expected counts (steps >= 2, layers, experts)")
-    if load is None:
-        half = len(counts) // 2
-        load, counts = counts[:half].sum(axis=0), counts[half:]
-    rows = []
-    for ratio in ratios:
-        slots = slots_for(ratio, counts.shape[2], num_gpus)
-        placement = place(load, slots, num_gpus, **(placing or {}))
-        size = slots // num_gpus * counts.shape[1] * expert_bytes + other_bytes
-        for router in routers if slots > counts.shape[2] else ("even",):
-            routed = route_counts(router, placement, counts, cost=cost)
-            times = np.asarray(cost.time_us(routed.activated, routed.tokens))
-            tpot = float(times.max(axis=2).sum(axis=1).mean()) + rest_us
-            name = router if slots > counts.shape[2] else "any"
-            rows.append((float(ratio), name, slots, tpot, float(size), bool(size <= memory_bytes)))
-    columns = ["r", "router", "slots", "tpot_us", "bytes_per_gpu", "fits"]
-    return pl.DataFrame(rows, schema=columns, orient="row").sort(["fits", "tpot_us"], descending=[True, False])

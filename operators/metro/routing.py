@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from operators.metro import baselines, costaware, greedy, optimum
+from operators.metro import baselines, greedy, optimum
 from operators.metro.assignment import (
     Routing,
     RoutingError,
@@ -29,6 +29,7 @@ from operators.metro.batches import TraceError, counts_of
 from operators.metro.costaware import adaptive
 from operators.metro.greedy import metro, tournament
 from operators.metro.optimum import exact, exact_balanced
+from operators.metro.shares import SHARES
 from operators.metro.stale import follow, last_step, stale
 
 __all__ = [
@@ -82,47 +83,6 @@ class Routed(NamedTuple):
     tokens: np.ndarray  # (S, L, G)
 
 
-def _even(counts, tables, num_gpus, **_):
-    return baselines.even_share(counts, tables)
-
-
-def _primary(counts, tables, num_gpus, **_):
-    return baselines.primary_share(counts, tables)
-
-
-def _metro(counts, tables, num_gpus, *, order="index", seed=0, **_):
-    return greedy.metro_share(counts, tables, num_gpus, greedy.expert_order(order, tables, seed))
-
-
-def _exact(counts, tables, num_gpus, **_):
-    return optimum.exact_share(counts, tables, num_gpus, greedy.by_candidates(tables.cand_start), False)[0]
-
-
-def _exact_balanced(counts, tables, num_gpus, **_):
-    return optimum.exact_share(counts, tables, num_gpus, greedy.by_candidates(tables.cand_start), True)[0]
-
-
-def _adaptive(counts, tables, num_gpus, *, cost=None, **_):
-    order = greedy.by_candidates(tables.cand_start)
-    return costaware.adaptive_share(counts, tables, num_gpus, order, costaware.cost_numbers(cost))
-
-
-def _lp(counts, tables, num_gpus, **_):
-    return baselines.lp_share(counts, tables, num_gpus)
-
-
-# name -> share[S, L, R] of counts[S, L, N]
-SHARES: dict[str, Callable[..., np.ndarray]] = {
-    "primary": _primary,
-    "even": _even,
-    "metro": _metro,
-    "exact": _exact,
-    "exact_balanced": _exact_balanced,
-    "adaptive": _adaptive,
-    "lp": _lp,
-}
-
-
 def name_of(router: str | Callable[..., Routing]) -> str:
     """The name of a router given by name or as its function; RoutingError lists the known ones."""
     name = router if isinstance(router, str) else getattr(router, "__name__", repr(router))
@@ -170,7 +130,7 @@ def _routed_chunk(name, counts, some, tables, num_gpus, options) -> Routed:
     here = np.ascontiguousarray(counts[some])
     if name == "stale_metro":
         before = last_step(counts)[some]
-        plan = _metro(np.ascontiguousarray(before), tables, num_gpus, **options)
+        plan = SHARES["metro"](np.ascontiguousarray(before), tables, num_gpus, **options)
         share = follow(plan, here, tables, num_gpus)
     else:
         share = SHARES[name](here, tables, num_gpus, **options)
@@ -227,7 +187,7 @@ def route_batches(
 def all_shares(name: str, counts: np.ndarray, tables: Tables, num_gpus: int, options: dict[str, Any]) -> np.ndarray:
     """`share[S, L, R]` of a router that needs counts only; `stale_metro` takes S as consecutive steps."""
     if name == "stale_metro":
-        return follow(_metro(last_step(counts), tables, num_gpus, **options), counts, tables, num_gpus)
+        return follow(SHARES["metro"](last_step(counts), tables, num_gpus, **options), counts, tables, num_gpus)
     return SHARES[name](counts, tables, num_gpus, **options)
 
 

@@ -11,12 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from operators.metro.assignment import Routing, checked, from_share
+from operators.metro.assignment import Routing, RoutingError, checked, from_share
 from operators.metro.compiled import inner, kernel
+from operators.metro.shares import SHARES
 
 
 def stale(router: Callable[..., Routing]) -> Callable[..., Routing]:
-    """A router that runs `router` on `previous` (counts `(N,)` of the last step; None: nothing is known yet)."""
+    """A router that runs `router` on `previous` (counts `(N,)` of the last step; None: nothing is known yet).
+
+    Raises RoutingError for a router whose decision needs the tokens, not only their counts.
+    """
+    if router.__name__ not in SHARES:
+        raise RoutingError(f"router (={router.__name__!r}): needs token positions; these do not: {', '.join(SHARES)}")
 
     def routed(
         layer: Any,
@@ -28,12 +34,10 @@ def stale(router: Callable[..., Routing]) -> Callable[..., Routing]:
         seed: int = 0,
         alive: np.ndarray | None = None,
     ) -> Routing:
-        from operators.metro.routing import SHARES, name_of
-
         topk, counts, tables = checked(layer, topk, alive)
         before = np.zeros_like(counts) if previous is None else np.asarray(previous, np.int64)
         planned = np.where(np.diff(tables.copy_start[0]) > 0, before, 0)[None, None]
-        plan = SHARES[name_of(router)](planned, tables, layer.num_gpus, cost=cost, seed=seed)
+        plan = SHARES[router.__name__](planned, tables, layer.num_gpus, cost=cost, seed=seed)
         share = follow(plan, counts[None, None], tables, layer.num_gpus)
         return from_share(layer, topk, tables, share[0, 0])
 

@@ -12,7 +12,8 @@ from instances import COST, cases, dsv3_placement, random_placement, random_topk
 
 from operators.llm.steptime import MoeCost
 from operators.metro import batches
-from operators.metro.costaware import adaptive, advise
+from operators.metro.advice import advise
+from operators.metro.costaware import adaptive
 from operators.metro.routing import ROUTERS, RoutingError, route_counts
 
 COSTS = [
