@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from operators.lab import cluster, overview, runlock, stage
+from operators.lab import cluster, datasets, overview, runlock, stage
 
 
 # Used only with `--sdm apptainer`; the image is built from Dockerfile.
@@ -116,7 +116,8 @@ rule budget:
 
 
 onstart:
-    RUN["lock"] = runlock.acquire("results/.lock")
+    print(datasets.describe(datasets.find_root(config.get("data"))))
+    RUN["lock"] = stage.or_exit(runlock.acquire, "results/.lock")
     if config.get("head") != "private" and any(
         "ray" in job.resources.keys() for job in workflow.dag.needrun_jobs()
     ):

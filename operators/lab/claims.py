@@ -137,8 +137,8 @@ class Claim(BaseModel):
             return "-"
         who = f" of {self.of}" if self.of else ""
         against = f" against {self.against}" if self.number != "value" else ""
-        along = f", rising with {self.along}" if self.along else ""
-        return f"{self.over} {self.number if against else 'value'} of {self.measure}{who}{against}{along}"
+        what = f"{self.over} {self.number if against else 'value'} of {self.measure}{who}{against}"
+        return f"rise over {self.along} of the {what}" if self.along else what
 
 
 class ClaimsFile(BaseModel):
@@ -209,6 +209,7 @@ def schema() -> dict[str, Any]:
         "verdict": text,
         "basis": text,
         "data": text,
+        "batches": text,
         "why": text,
     }
 
@@ -231,6 +232,8 @@ def _row(content: ClaimsFile, claim: Claim, tables: dict[str, "pl.DataFrame"], p
     if cells.is_empty():
         return row | {"verdict": "not measured", "why": "this run has no row under the claim's conditions"}
     row |= _summary(claim, cells) | {"data": "+".join(sorted(cells["data"].unique()))}
+    if "batches" in cells.columns:
+        row["batches"] = "+".join(sorted(cells["batches"].drop_nulls().unique()))
     excuse = _excuse(claim, row["data"], profile)
     if excuse:
         return row | {"verdict": "not measured", "why": excuse}
@@ -261,7 +264,8 @@ def _cells(content: ClaimsFile, claim: Claim, table: "pl.DataFrame") -> "pl.Data
             raise ClaimError(f"claim {claim.id}: condition {column} (={wanted!r}): the column is {kind}") from None
     table = table.filter(pl.col(claim.measure).is_not_null())
     unit = [column for column in content.unit if column in table.columns]
-    keep = list(dict.fromkeys([*unit, "data", *filter(None, [claim.along])]))
+    drawn = [column for column in ("batches",) if column in table.columns]
+    keep = list(dict.fromkeys([*unit, "data", *drawn, *filter(None, [claim.along])]))
     ours = table.filter(pl.col(content.policy) == claim.of) if claim.of else table
     if claim.number == "value":
         ends = {end: f"{claim.measure}_{end}" for end in ("low", "high") if f"{claim.measure}_{end}" in table.columns}
@@ -283,6 +287,8 @@ def _summary(claim: Claim, cells: "pl.DataFrame") -> dict[str, Any]:
         if "seed" in cells.columns
         else cells.select(aggregate)["number"]
     )
+    if claim.form == "order":
+        seeds = _rises(claim, cells)
     mean, count = float(seeds.mean()), len(seeds)
     half = T975[min(count - 2, 29)] * float(seeds.std()) / count**0.5 if count > 1 else None
     own = cells.select("low", "high").row(0) if len(cells) == 1 and "low" in cells.columns else (None, None)
@@ -295,6 +301,17 @@ def _summary(claim: Claim, cells: "pl.DataFrame") -> dict[str, Any]:
         "seeds": count,
         "cells": len(cells),
     }
+
+
+def _rises(claim: Claim, cells: "pl.DataFrame") -> "pl.Series":
+    """Per seed: the mean number at the largest value of `along` less that at the smallest."""
+    import polars as pl
+
+    ends = pl.col(claim.along).is_in([cells[claim.along].min(), cells[claim.along].max()])
+    means = cells.filter(ends).group_by("seed", claim.along).agg(pl.col("number").mean()).sort(claim.along)
+    return means.group_by("seed", maintain_order=True).agg(rise=pl.col("number").last() - pl.col("number").first())[
+        "rise"
+    ]
 
 
 def _excuse(claim: Claim, data: str, profile: str) -> str | None:
@@ -356,7 +373,9 @@ def printable(frame: "pl.DataFrame") -> list[dict[str, str]]:
     for row in frame.iter_rows(named=True):
         value = "-" if row["value"] is None else f"{row['value']:.4g}"
         interval = "-" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}"
-        rows.append({**{key: row[key] or "-" for key in SHOWN if key in row}, "value": value, "interval": interval})
+        data = f"{row['data']}, drawn" if row["batches"] == "synthesised" else row["data"] or "-"
+        shown = {key: row[key] or "-" for key in SHOWN if key in row}
+        rows.append({**shown, "value": value, "interval": interval, "data": data})
     return rows
 
 
@@ -383,6 +402,8 @@ def main(argv: list[str] | None = None) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table)
     console.print(" · ".join(f"{count} {name}" for name, count in Counter(frame["verdict"]).most_common()))
+    for why, count in Counter(frame.filter(pl.col("verdict") == "not measured")["why"]).most_common():
+        console.print(f"not measured, {count}: {why}")
     without = frame.filter(~pl.col("verdict").is_in(VERDICTS))
     if len(without):
         sys.exit(f"claims without a verdict: {', '.join(without['claim'])}")

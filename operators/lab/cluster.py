@@ -36,7 +36,7 @@ RAY_ENVIRONMENT = {
 }
 
 
-class ClusterError(RuntimeError):
+class ClusterError(ConnectionError):
     """Ray could not be started or joined; the message ends with Ray's own log."""
 
 

@@ -70,7 +70,7 @@ def lookup(name: str) -> Dataset:
 
 
 def find_root(given: str | Path | None = None, base: Path | None = None) -> Path | None:
-    """The data folder in use: `given` (which must exist), else the first of `data`, `../shared/data` that exists.
+    """The data folder in use: `given` (which must exist), else the first of `data`, `../shared/data` that holds a set.
 
     Relative folders are seen from `base` (default: the current folder). None means: no data, use twins; the word
     `synthetic` asks for that.
@@ -85,7 +85,16 @@ def find_root(given: str | Path | None = None, base: Path | None = None) -> Path
                 f"data (={given}): no such folder; give one that exists, or leave it out for synthetic twins"
             )
         return root
-    return next((base / place for place in SEARCHED if (base / place).is_dir()), None)
+    places = (base / place for place in SEARCHED)
+    return next((root for root in places if any(present(name, root) for name in catalogue())), None)
+
+
+def describe(root: Path | None) -> str:
+    """One line for the start of a run: which sets are real."""
+    if root is None:
+        return "data: none found; synthetic twins stand in, and claims on real data are not measured"
+    lacking = [name for name in catalogue() if not present(name, root)]
+    return f"data: {root}" + (f"; twins stand in for {', '.join(lacking)}" if lacking else ", every set is there")
 
 
 def present(name: str, root: Path | None) -> bool:

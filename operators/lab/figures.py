@@ -59,6 +59,14 @@ def note(figure: Any, text: str) -> None:
     figure.supxlabel(text, fontsize=7.5, color="#555555", x=0.01, ha="left")
 
 
+def nothing(reason: str) -> Any:
+    """A figure that says why there is nothing to show."""
+    figure, axes = panels(1, 1)
+    axes[0, 0].set_axis_off()
+    axes[0, 0].text(0.5, 0.5, textwrap.fill(reason, 40), ha="center", va="center")
+    return figure
+
+
 def save(figure: Any, path: Path, table: "pl.DataFrame") -> None:
     """Write the picture and, beside it, the plotted table as `<name>.parquet`; both atomically."""
     from matplotlib import pyplot

@@ -71,7 +71,10 @@ def page(frame, settings: str) -> str:
     shown = evaluator.printable(frame)
     rows = []
     for row, text in zip(frame.iter_rows(named=True), shown, strict=True):
-        cells = {**{key: row.get(key) or "-" for key in COLUMNS}, **{key: text[key] for key in ("value", "interval")}}
+        cells = {
+            **{key: row.get(key) or "-" for key in COLUMNS},
+            **{key: text[key] for key in ("value", "interval", "data")},
+        }
         kind = row["verdict"].replace(" ", "-")
         inner = "".join(
             f'<td class="{kind}">{html.escape(str(cells[key]))}</td>'

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 
-class RunLockError(RuntimeError):
+class RunLockError(ValueError):
     """Another run uses the results folder."""
 
 

@@ -155,3 +155,14 @@ _SHAPES = [
     ModelShape("flame-moe-290m", 8, 0, None, None, None, None, None, None, None, 64, 6, None, card="FLAME-MoE-290M"),
 ]
 MODELS = Models({shape.name: shape for shape in _SHAPES})
+
+# Kernel tables there are: (system, framework, dtype) -> models measured there.
+ALL_THREE = ("qwen3-30b", "qwen3-235b", "deepseek-v3")
+MOE_TABLES: dict[tuple[str, str, str], tuple[str, ...]] = {
+    ("a100_sxm", "SGLang", "bfloat16"): ALL_THREE,
+    ("b200_sxm", "VLLM", "bfloat16"): ALL_THREE,
+    ("b200_sxm", "VLLM", "fp8"): ALL_THREE,
+    ("b200_sxm", "VLLM", "fp8_block"): ALL_THREE,
+    ("b200_sxm", "SGLang", "bfloat16"): ALL_THREE[:2],
+    ("b200_sxm", "SGLang", "fp8_block"): ALL_THREE[:2],
+}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # a rank's process needs neither routers nor numba unless it 
 LOAD_PATIENCE_S = 120.0
 
 
-class ClusterError(RuntimeError):
+class ClusterError(ConnectionError):
     """The ranks cannot go on: they disagree, did not start, or none is left."""
 
 

@@ -84,10 +84,12 @@ def checked(layer: Any, topk: np.ndarray, alive: np.ndarray | None) -> tuple[np.
 
 
 def check_alive(alive: np.ndarray, num_gpus: int) -> np.ndarray:
-    """`alive` as bool `(G,)`; RoutingError when its length is wrong."""
-    alive = np.asarray(alive, np.bool_)
-    if alive.shape != (num_gpus,):
-        raise RoutingError(f"alive (shape {alive.shape}): expected one flag per GPU ({num_gpus})")
+    """`alive` as bool `(G,)`; RoutingError when it is no flag per GPU, or no GPU is alive."""
+    alive = np.asarray(alive)
+    if alive.shape != (num_gpus,) or alive.dtype != np.bool_:
+        raise RoutingError(f"alive (shape {alive.shape}, {alive.dtype}): expected one bool per GPU ({num_gpus})")
+    if not alive.any():
+        raise RoutingError(f"alive (={alive.tolist()}): no GPU is alive")
     return alive
 
 

@@ -39,6 +39,9 @@ def cost_numbers(cost: Any) -> np.ndarray:
     """The cost model as the kernels take it: (form, a, b, beta, c, p); RoutingError when there is none."""
     if cost is None:
         raise RoutingError("cost (=None): adaptive needs a cost model with form, a, b, beta, c and p")
+    lacking = [name for name in ("form", "a", "b", "beta", "c", "p") if not hasattr(cost, name)]
+    if lacking:
+        raise RoutingError(f"cost (={cost!r:.60}): has no {', '.join(lacking)}; expected a MoeCost")
     if cost.form not in FORMS:
         raise RoutingError(f"cost.form (={cost.form!r}): unknown; known: {', '.join(FORMS)}")
     return np.array([FORMS.index(cost.form), cost.a, cost.b, cost.beta, cost.c, cost.p], np.float64)

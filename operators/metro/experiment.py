@@ -143,8 +143,8 @@ def run(
     return rows
 
 
-def measure(ray: Any, settings: "Settings", batch: Batch) -> list[dict]:
-    """All rows of the experiment: the sweep, then every placement once per repetition.
+def measure(ray: Any, settings: "Settings", batch: Batch) -> tuple[list[dict], list[tuple]]:
+    """All rows of the experiment (the sweep, then every placement once per repetition), and those of the faults.
 
     Repetitions are the outer loop, so that slow seconds of a shared machine do not hit one placement alone.
     """
@@ -165,10 +165,11 @@ def measure(ray: Any, settings: "Settings", batch: Batch) -> list[dict]:
                 if jobs:
                     cluster.rearrange(placement)
                     rows += run(cluster, ray, jobs, ranks=range(cpu.gpus), reps=[rep], evict=evict)
+        rehearsed = []
         if settings.faults:
             cluster.rearrange(fullest[2])
-            rehearse(cluster, batch, settings.faults)
-    return rows
+            rehearsed = rehearse(cluster, batch, settings.faults)
+    return rows, rehearsed
 
 
 def fit_cost(rows: list[dict], form: str) -> Any:
@@ -183,29 +184,31 @@ def fit_cost(rows: list[dict], form: str) -> Any:
     return MoeCost.fit_points(activated, tokens, np.array(list(least.values())) / 1e3, form=form, source="sweep")
 
 
-def rehearse(cluster: "Cluster", batch: Batch, schedule: tuple) -> None:
-    """Run steps with the faults of the settings and hold the cluster to its promise.
+FAULTS = ("step", "faults", "tries", "died", "stragglers", "outcome", "apart")
 
-    The outputs must stay those of the undisturbed step; a RoutingError that names an expert without a live copy ends
-    the rehearsal (that is promised, too). Raises ClusterError when outputs differ.
+
+def rehearse(cluster: "Cluster", batch: Batch, schedule: tuple) -> list[tuple]:
+    """Run steps with the faults of the settings and hold the cluster to its promise: a row of FAULTS per step.
+
+    The outputs must stay those of the undisturbed step (`apart`: largest relative difference); a RoutingError that
+    names an expert without a live copy ends the rehearsal, as promised. Raises ClusterError when outputs differ.
     """
-    import logging
-
     from operators.metro.actors import ClusterError
     from operators.metro.routing import RoutingError
 
-    log = logging.getLogger("metro.faults")
     x, topk, gates = batch.first(min(16, len(batch.topk)))
     expected = cluster.step(0, x, topk, gates).output
     cluster.inject([fault.model_copy(update={"at_step": fault.at_step + cluster.steps}) for fault in schedule])
+    rows = []
     for step in range(max(fault.at_step for fault in schedule) + 2):
+        struck = ", ".join(f"{fault.kind} rank {fault.rank}" for fault in schedule if fault.at_step == step)
         try:
             result = cluster.step(0, x, topk, gates)
         except RoutingError as error:
-            log.info("step %d: %s; the ranks alive cannot serve this batch", step, error)
-            return
+            return [*rows, (step, struck, None, "", "", f"refused: {error}", None)]
         apart = float(np.abs(result.output - expected).max() / np.abs(expected).max())
-        log.info("step %d: %d tries, died %s, stragglers %s, outputs apart by %.1e", step, result.tries, result.died,
-                 result.stragglers, apart)  # fmt: skip
         if not np.allclose(result.output, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()):
             raise ClusterError(f"step {step}: outputs differ by {apart:.1e} from the undisturbed ones")
+        died, slow = (", ".join(map(str, ranks)) for ranks in (result.died, result.stragglers))
+        rows.append((step, struck, result.tries, died, slow, "served", apart))
+    return rows

@@ -34,6 +34,17 @@ KINDS = {
 }
 
 
+FAULT_KINDS = {
+    "step": "Int64",
+    "faults": "String",  # what was done just before this step
+    "tries": "Int64",
+    "died": "String",  # ranks found dead
+    "stragglers": "String",
+    "outcome": "String",  # served, or why the step was refused
+    "apart": "Float64",  # largest relative difference to the undisturbed output
+}
+
+
 def __getattr__(name: str) -> Any:
     if name == "SCHEMA":
         import polars as pl
@@ -42,11 +53,14 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(name)
 
 
-def main(*, settings: Settings, out: Path, address: Path | None = None, data: Path | None = None) -> None:
+def main(
+    *, settings: Settings, out: Path, out_faults: Path, address: Path | None = None, data: Path | None = None
+) -> None:
     """Measure how long each rank's experts take, for every router, ratio and batch size, with real memory traffic.
 
     Args:
         out: table to write (runs/measured.parquet)
+        out_faults: what the faults of the settings did, step by step (runs/faults.parquet; empty without faults)
         address: address file of the run's Ray head (default: RAY_ADDRESS, else a private head)
         data: data root (default: synthetic twins)
     """
@@ -58,7 +72,12 @@ def main(*, settings: Settings, out: Path, address: Path | None = None, data: Pa
     cpu, cache = settings.cpu, cold.l3_bytes()
     batch = experiment.read_batch(cpu, data=data, seed=settings.seed)
     with cluster.connect(address) as ray:
-        rows = experiment.measure(ray, settings, batch)
+        try:
+            rows, rehearsed = experiment.measure(ray, settings, batch)
+        except ray.exceptions.RayError as error:
+            raise cluster.ClusterError(
+                f"Ray or a rank died while measuring ({type(error).__name__}); run again"
+            ) from error
     total = cpu.experts * 3 * cpu.width * cpu.hidden * 4
     resident = cache == 0 or total < 4 * cache or cold.evict_bytes(cache) < 1.25 * cache
     frame = pl.DataFrame(rows).rename({"activated": "A", "tokens": "n"}).with_columns(
@@ -76,6 +95,9 @@ def main(*, settings: Settings, out: Path, address: Path | None = None, data: Pa
     )  # fmt: skip
     schema = {column: getattr(pl, kind) for column, kind in KINDS.items()}
     stage.write_table(frame.select(list(schema)), out, schema=schema, settings=settings)
+    faults = {name: getattr(pl, kind) for name, kind in FAULT_KINDS.items()}
+    table = pl.DataFrame(rehearsed, schema=faults, orient="row")
+    stage.write_table(table, out_faults, schema=faults, settings=settings, data=batch.data)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ class Placement:
 
     def layer(self, index: int) -> "PlacementLayer":
         """The view of one layer that the routers take."""
-        return PlacementLayer(self, range(self.num_layers)[index])
+        if not 0 <= index < self.num_layers:
+            raise PlacementError(f"layer (={index}): expected 0 to {self.num_layers - 1}")
+        return PlacementLayer(self, int(index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +169,7 @@ def _checked_load(load: np.ndarray) -> np.ndarray:
     except ValueError as error:
         raise PlacementError(f"load: not a table of numbers ({error}); expected shape (layers, experts)") from None
     weight = np.ascontiguousarray(np.atleast_2d(weight))
-    if weight.ndim != 2 or weight.shape[1] == 0:
+    if weight.ndim != 2 or 0 in weight.shape:
         raise PlacementError(f"load (shape {weight.shape}): expected shape (layers, experts)")
     for name, bad in (("finite", ~np.isfinite(weight)), (">= 0", weight < 0)):
         if bad.any():
@@ -178,9 +180,10 @@ def _checked_load(load: np.ndarray) -> np.ndarray:
 
 
 def _check_sizes(num_experts: int, num_slots: int, num_gpus: int, num_groups: int, num_nodes: int) -> None:
-    for name, value in (("num_gpus", num_gpus), ("num_groups", num_groups), ("num_nodes", num_nodes)):
-        if value < 1:
-            raise PlacementError(f"{name} (={value}): must be >= 1")
+    sizes = {"num_slots": num_slots, "num_gpus": num_gpus, "num_groups": num_groups, "num_nodes": num_nodes}
+    for name, value in sizes.items():
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise PlacementError(f"{name} (={value!r}): must be an integer >= 1")
     if num_slots < num_experts:
         raise PlacementError(f"num_slots (={num_slots}): must be >= the number of experts (={num_experts})")
     if num_slots % num_gpus:

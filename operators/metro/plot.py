@@ -28,6 +28,7 @@ def main(
     primary = pl.col("lookup").is_null() | (pl.col("lookup") == scenarios.PRIMARY)
     table, sweep = both.filter(primary), stage.read_table(pareto).filter(primary)
     size = {"batch_per_gpu": settings.decode_batch_per_gpu}
+    requests = stage.read_table(serve)
     drawn = {
         "overview": charts.overview(table, **size),
         "activated": charts.activated(table, **size),
@@ -35,11 +36,13 @@ def main(
         "latency": charts.latency(table, **size),
         "breakdown": charts.breakdown(table, **size),
         "regime": charts.regime(both),
-        "pareto": charts.pareto(sweep),
+        "pareto": charts.pareto(sweep) if len(sweep) else (figures.nothing("no sweep: metro.pareto is off"), sweep),
         "imbalance": charts.imbalance(table, **size),
         "measured": charts_measured.measured(ranks),
         "crossover": charts_measured.crossover(ranks),
-        "serve": charts_measured.serve(stage.read_table(serve)),
+        "serve": charts_measured.serve(requests)
+        if len(requests)
+        else (figures.nothing("no serving run: metro.serve is off"), requests),
     }
     for name, (figure, frame) in drawn.items():
         figures.save(figure, out_folder / f"{name}.svg", frame)

@@ -164,7 +164,9 @@ def route_batches(
 
     Ids must lie in [0, N) and be distinct within a token (`batches.check_topk` tells which row is not).
     """
-    name = name_of(router)
+    name, topk = name_of(router), np.asarray(topk)
+    if topk.dtype.kind not in "iu":
+        raise TraceError(f"topk ({topk.dtype}): expected integer ids")
     topk = np.ascontiguousarray(topk, np.int64)
     if topk.ndim != 4 or topk.shape[1] != placement.num_layers:
         raise TraceError(f"topk (shape {topk.shape}): expected (steps, {placement.num_layers} layers, tokens, k)")
@@ -217,6 +219,9 @@ def _tables(placement: Any, alive: np.ndarray | None) -> Tables:
 
 
 def _checked_counts(placement: Any, counts: np.ndarray) -> np.ndarray:
+    counts = np.asarray(counts)
+    if counts.dtype.kind not in "iu":
+        raise TraceError(f"counts ({counts.dtype}): expected whole numbers of tokens (an integer array)")
     counts = np.ascontiguousarray(counts, np.int64)
     expected = (placement.num_layers, placement.num_experts)
     if counts.ndim != 3 or counts.shape[1:] != expected:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from operators.lab import settings as lab
 from operators.lab.faults import Fault
 from operators.lab.settings import field
+from operators.llm.accelerators import ACCELERATORS
+from operators.llm.shapes import MODELS, MOE_TABLES
 
 Router = Literal[
     "primary",
@@ -26,6 +28,25 @@ Router = Literal[
 ]
 
 
+REAL_TOKENS = 64  # of the one real batch the measured experiment runs
+MOST_FAULT_STEPS = 100
+
+
+def _positive(name: str, values: tuple[int, ...]) -> None:
+    for value in values:
+        if value < 1:
+            raise ValueError(f"{name} (={value}): must be >= 1")
+
+
+def _ratios(name: str, ratios: tuple[float, ...], gpus: int) -> None:
+    """At least one slot per expert, at most one per expert and GPU; 1.0 is there, as the baseline of everything."""
+    for ratio in ratios:
+        if not 1.0 <= ratio <= gpus:
+            raise ValueError(f"{name} (={ratio}): slots per expert must be from 1 to the number of GPUs (={gpus})")
+    if 1.0 not in ratios:
+        raise ValueError(f"{name} (={list(ratios)}): 1.0 is missing; no replication is the baseline of everything")
+
+
 class Setup(BaseModel):
     """One serving set-up of the simulated grid: a model on `gpus` accelerators with one kernel table."""
 
@@ -34,9 +55,25 @@ class Setup(BaseModel):
     model: str = field(unit="name", source="model cards")
     accelerator: str = field(unit="name", source="vendor sheets")
     gpus: int = field(unit="GPUs", source="paper: 8, and 16 for DeepSeek-V3", ge=1)
-    system: Literal["a100_sxm", "b200_sxm", "rtx_pro_6000"] = field(unit="name", source="step-time tables")
+    system: Literal["a100_sxm", "b200_sxm"] = field(unit="name", source="step-time tables")
     framework: Literal["SGLang", "VLLM"] = field(unit="name", source="step-time tables")
     dtype: Literal["bfloat16", "fp8", "fp8_block"] = field(unit="name", source="our choice")
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        """Names are known, the experts divide over the GPUs, and there is a kernel table."""
+        for name, value, known in (("model", self.model, MODELS), ("accelerator", self.accelerator, ACCELERATORS)):
+            if value not in dict(known):
+                raise ValueError(f"{name} (={value!r}): unknown; known: {', '.join(known)}")
+        if MODELS[self.model].n_experts % self.gpus:
+            raise ValueError(
+                f"gpus (={self.gpus}): must divide the {MODELS[self.model].n_experts} experts of {self.model}"
+            )
+        table = (self.system, self.framework, self.dtype)
+        if self.model not in MOE_TABLES.get(table, ()):
+            have = "; ".join(f"{' '.join(key)}: {', '.join(models)}" for key, models in MOE_TABLES.items())
+            raise ValueError(f"no kernel table of {self.model} for {' '.join(table)}; there are {have}")
+        return self
 
 
 class Cpu(BaseModel):
@@ -44,7 +81,7 @@ class Cpu(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    experts: int = field(128, unit="experts", source="Qwen3-30B has 128", ge=1)
+    experts: int = field(128, unit="experts", source="Qwen3-30B has 128; tokens choose 8", ge=8, le=128)
     hidden: int = field(2048, unit="columns", source="Qwen3-30B hidden size", ge=16, multiple_of=16)
     width: int = field(768, unit="rows", source="Qwen3-30B expert width", ge=1)
     dtype: Literal["float32"] = field("float32", unit="name", source="our choice")
@@ -54,6 +91,15 @@ class Cpu(BaseModel):
     )
     reps: int = field(5, unit="repetitions", source="our choice: minimum of repeated timings", ge=1)
     batches: tuple[int, ...] = field((8, 16, 32, 64), unit="tokens", source="our choice: below and above the crossover")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.batches or not all(1 <= tokens <= REAL_TOKENS for tokens in self.batches):
+            raise ValueError(f"batches (={list(self.batches)}): expected sizes from 1 to {REAL_TOKENS} tokens")
+        if self.experts % self.gpus:
+            raise ValueError(f"gpus (={self.gpus}): must divide experts (={self.experts})")
+        _ratios("ratios", self.ratios, self.gpus)
+        return self
 
 
 class Settings(lab.Settings):
@@ -130,9 +176,20 @@ class Settings(lab.Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for ratio in self.ratios:
-            if not ratio >= 1.0:
-                raise ValueError(f"ratios: {ratio} slots per expert; must be >= 1")
-        if not self.routers:
-            raise ValueError("routers: empty; name at least one router")
+        for name in ("ratios", "setups", "routers", "batch_per_gpu", "mixes"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} (=[]): empty; give at least one")
+        _ratios("ratios", self.ratios, min(setup.gpus for setup in self.setups))
+        _positive("batch_per_gpu", self.batch_per_gpu)
+        for mix in self.mixes:
+            _positive("mixes", mix)
+        for needed in ("even", "primary"):
+            if needed not in self.routers:
+                raise ValueError(
+                    f"routers (={list(self.routers)}): {needed!r} is missing; everything is compared with it"
+                )
+        for fault in self.faults:
+            if fault.rank >= self.cpu.gpus or fault.at_step > MOST_FAULT_STEPS:
+                limits = f"rank < cpu.gpus (={self.cpu.gpus}) and at_step <= {MOST_FAULT_STEPS}"
+                raise ValueError(f"faults (rank {fault.rank}, at_step {fault.at_step}): expected {limits}")
         return self

@@ -117,6 +117,18 @@ def test_bounds_have_no_direction():
     assert judge(change, table(1.5))["verdict"] == "not reproduced"
 
 
+def test_the_interval_is_students_t_over_seeds():
+    for seeds, points in ((2, 12.706), (3, 4.303)):
+        values = [1.0, 3.0, 2.0][:seeds]
+        rows = pl.DataFrame(
+            {"policy": ["ours"] * seeds, "seed": range(seeds), "time": values, "data": ["real"] * seeds}
+        )
+        row = judge({"form": "value", "against": None}, {"measures": rows})
+        half = points * float(pl.Series(values).std()) / seeds**0.5
+        assert row["high"] - row["value"] == pytest.approx(half)
+        assert row["value"] - row["low"] == pytest.approx(half)
+
+
 def test_a_table_without_seeds_brings_its_own_interval():
     bench = pl.DataFrame({"case": ["a"], "ratio": [3.0], "ratio_low": [2.5], "ratio_high": [3.5], "data": ["real"]})
     change = {"table": "bench", "measure": "ratio", "form": "bound", "of": None, "against": None, "accept": {"low": 2}}

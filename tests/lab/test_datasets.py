@@ -45,10 +45,14 @@ def test_roots_in_order_and_a_missing_given_root_is_an_error(tmp_path):
     work = tmp_path / "work"
     work.mkdir()
     assert datasets.find_root(base=work) is None
-    (tmp_path / "shared" / "data").mkdir(parents=True)
+    some = next(iter(datasets.catalogue()))
+    (tmp_path / "shared" / "data" / some).mkdir(parents=True)
+    (work / "data" / ".unfinished.part").mkdir(parents=True)
     assert datasets.find_root(base=work) == work / "../shared/data"
-    (work / "data").mkdir()
+    (work / "data" / some).mkdir(parents=True)
     assert datasets.find_root(base=work) == work / "data"
+    assert "twins stand in for" in datasets.describe(work / "data")
+    assert "none found" in datasets.describe(None)
     assert datasets.find_root("synthetic", base=work) is None
     with pytest.raises(DatasetError, match="nowhere"):
         datasets.find_root("nowhere", base=work)

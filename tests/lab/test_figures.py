@@ -17,6 +17,11 @@ def test_a_figure_is_saved_with_its_table(tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_nothing_to_show_is_said(tmp_path):
+    figures.save(figures.nothing("metro.pareto is off"), tmp_path / "a.svg", pl.DataFrame())
+    assert (tmp_path / "a.svg").stat().st_size > 1000
+
+
 def test_every_policy_of_a_dozen_gets_a_look():
     looks = figures.look([str(i) for i in range(12)])
     assert len({(look["color"], look["marker"]) for look in list(looks.values())[:8]}) == 8

@@ -55,7 +55,8 @@ def in_process(monkeypatch):
 @pytest.mark.parametrize("experts", [16, 128])
 def test_the_stage_writes_every_rank_of_every_step(in_process, tmp_path, experts):
     settings = SMALL.model_copy(update={"cpu": SMALL.cpu.model_copy(update={"experts": experts})})
-    measure.main(settings=settings, out=tmp_path / "measured.parquet")
+    measure.main(settings=settings, out=tmp_path / "measured.parquet", out_faults=tmp_path / "faults.parquet")
+    assert stage.read_table(tmp_path / "faults.parquet").is_empty()
     frame = stage.read_table(tmp_path / "measured.parquet", measure.SCHEMA)
     assert frame["data"].unique().to_list() == ["synthetic"]
     assert frame["batches"].unique().to_list() == ["real" if experts == 128 else "synthesised"]

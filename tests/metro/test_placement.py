@@ -162,7 +162,9 @@ def test_one_copy_and_one_gpu_are_legal():
     [
         ({"num_slots": 385}, r"num_slots \(=385\): must be a multiple of num_gpus \(=16\)"),
         ({"num_slots": 240}, r"num_slots \(=240\): must be >= the number of experts \(=256\)"),
-        ({"num_gpus": 0}, r"num_gpus \(=0\): must be >= 1"),
+        ({"num_gpus": 0}, r"num_gpus \(=0\): must be an integer >= 1"),
+        ({"num_slots": 384.0}, r"num_slots \(=384.0\): must be an integer"),
+        ({"load": np.ones((0, 256))}, "expected shape"),
         ({"num_groups": 7}, r"num_groups \(=7\): must divide"),
         ({"num_nodes": 3}, r"num_nodes \(=3\): must divide num_gpus"),
         ({"load": np.full((1, 256), np.nan)}, "load .*must be finite"),

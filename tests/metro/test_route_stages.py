@@ -130,7 +130,9 @@ def test_placement_table_holds_every_expert(tables):
 
 @pytest.mark.golden
 def test_real_batches_pass_through_unsampled(real_data, tmp_path):
-    settings = Settings.checked(SMALL | {"setups": SMALL["setups"][1:], "routers": ["even", "metro"], "seeds": 1})
+    settings = Settings.checked(
+        SMALL | {"setups": SMALL["setups"][1:], "routers": ["primary", "even", "metro"], "seeds": 1}
+    )
     rows = run(tmp_path, settings, real_data)["routing"]
     assert rows["data"].unique().to_list() == ["real"]
     rows = rows.filter((pl.col("model") == "qwen3-30b") & (pl.col("workload") == "step_b64"))

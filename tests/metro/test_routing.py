@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from instances import COST, cases, dsv3_placement, random_placement, random_topk
 
-from operators.metro import batches
+from operators.metro import assignment, batches
 from operators.metro.baselines import static_map
 from operators.metro.batches import TraceError
 from operators.metro.greedy import metro, racing, tournament
@@ -222,7 +222,7 @@ def test_dead_gpus():
         routing.validate(layer, topk, alive=alive)
         assert routing.activated[3] == 0, name
     for lost in (np.zeros(4, bool), [True]):
-        with pytest.raises(RoutingError, match=r"has tokens but no live copy|expected one flag per GPU"):
+        with pytest.raises(RoutingError, match=r"no GPU is alive|expected one bool per GPU"):
             metro(layer, topk, alive=lost)
 
 
@@ -318,3 +318,35 @@ def test_processes_agree_whatever_their_hash_seed_and_threads(repository):
             [sys.executable, "-c", HASHES], env=env, cwd=repository, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == here
+
+
+def test_two_experts_on_one_gpu_are_one_destination():
+    slot = np.array([[[[0, 1], [0, 2], [4, 5]]]])  # GPU 0 twice; GPUs 0 and 1; GPU 2 twice
+    sent = assignment.most_destinations(slot, np.array([0, 0, 1]), 3, 2)
+    assert sent.tolist() == [[3]]  # the first two tokens leave GPU 0: one copy and two
+    alone = assignment.most_destinations(slot, np.array([0, 1, 2]), 3, 2)
+    assert alone.tolist() == [[2]]
+
+
+def test_of_two_copies_on_one_gpu_the_lowest_slot_is_taken():
+    layer = Placement.from_slots([[0, 0, 1, 1]], 2, num_experts=2).layer(0)
+    topk = np.array([[0, 1], [0, 1]])
+    for name in ("metro", "exact"):
+        assert ROUTERS[name](layer, topk).slot.tolist() == [[0, 2], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda p: route_counts("metro", p, np.full((1, 1, 4), 0.5)), TraceError, "float64"),
+        (lambda p: route_counts("metro", p, np.full((1, 1, 4), np.nan)), TraceError, "float64"),
+        (lambda p: route_batches("even", p, np.zeros((1, 1, 2, 1))), TraceError, "expected integer ids"),
+        (lambda p: ROUTERS["metro"](p.layer(0), np.array([[0]]), alive=[0.5, 1.0]), RoutingError, "float64"),
+        (lambda p: ROUTERS["adaptive"](p.layer(0), np.array([[0]]), cost="fast"), RoutingError, "'fast'.*has no form"),
+        (lambda p: p.layer(1), ValueError, r"layer \(=1\): expected 0 to 0"),
+        (lambda p: p.layer(-1), ValueError, r"layer \(=-1\)"),
+    ],
+)
+def test_misuse_is_named(call, error, words):
+    with pytest.raises(error, match=words):
+        call(place(np.ones((1, 4)), 4, 2))
