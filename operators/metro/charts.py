@@ -1,4 +1,4 @@
-"""The figures of METRO: each function takes tables and returns a figure and the table it drew.
+"""The figures of METRO made from its measures: each function returns a figure and the table it drew.
 
 Axes name quantity and unit; every figure carries a line with basis and data. matplotlib is imported only by `figures`.
 """
@@ -21,7 +21,8 @@ LOOK = figures.look(list(POLICIES))
 Chart = tuple[Any, pl.DataFrame]
 
 
-def _note(figure: Any, frame: pl.DataFrame, extra: str = "") -> None:
+def note(figure: Any, frame: pl.DataFrame, extra: str = "") -> None:
+    """The line under a figure: basis, data, batches, and what else a reader must know."""
     marks = [f"{name}: {'+'.join(sorted(frame[name].drop_nulls().unique()))}" for name in ("basis", "data", "batches")]
     figures.note(figure, " · ".join([*marks, *([extra] if extra else [])]))
 
@@ -47,7 +48,8 @@ def _of(frame: pl.DataFrame, setup: tuple[str, str, int]) -> pl.DataFrame:
     return frame.filter((pl.col("model") == model) & (pl.col("gpu") == gpu) & (pl.col("gpus") == gpus))
 
 
-def _log_batches(axis: Any, values: list[float]) -> None:
+def log_batches(axis: Any, values: list[float]) -> None:
+    """A base-2 axis with exactly these ticks."""
     axis.set_xscale("log", base=2)
     axis.set_xticks(values, [f"{value:g}" for value in values])
     axis.set_xticks([], minor=True)
@@ -71,11 +73,11 @@ def overview(measures: pl.DataFrame, *, batch_per_gpu: int) -> Chart:
     _lines(last, measured.filter(pl.col("r") == measured["r"].max()), "batch", "makespan_ms", ("none", "even", "metro"))
     last.set(title="measured on this processor", xlabel="batch (tokens)", ylabel="time of one layer (ms)")
     if len(measured):
-        _log_batches(last, sorted(measured["batch"].unique()))
+        log_batches(last, sorted(measured["batch"].unique()))
         last.set_yscale("log")
         figures.plain_ticks(last.yaxis)
     axes[0, 0].legend(fontsize=8)
-    _note(figure, frame, "last panel: real")
+    note(figure, frame, "last panel: real")
     return figure, pl.concat([frame.drop("even_s"), measured.with_columns(relative=pl.lit(None, pl.Float64))])
 
 
@@ -93,29 +95,8 @@ def activated(measures: pl.DataFrame, *, batch_per_gpu: int) -> Chart:
     axes[0, 0].set_ylabel("activated experts,\nbusiest GPU (count)")
     axes[1, 0].set_ylabel("activated copies,\nall GPUs (count)")
     axes[0, 0].legend(fontsize=8)
-    _note(figure, frame.with_columns(basis=pl.lit("real")), f"{batch_per_gpu} tokens per GPU, mean over layers")
+    note(figure, frame.with_columns(basis=pl.lit("real")), f"{batch_per_gpu} tokens per GPU, mean over layers")
     return figure, frame
-
-
-def gap(routing: pl.DataFrame) -> Chart:
-    """Share of routed layers by lambda over the certified optimum, per policy."""
-    frame = (
-        routing.filter((pl.col("phase") == "decode") & (pl.col("r") > 1.0))
-        .with_columns(over=pl.col("lam") / pl.col("lam_exact"), basis=pl.lit("real"))
-        .select("model", "router", "r", "B", "seed", "step", "layer", "over", "basis", "data", "batches")
-    )
-    figure, axes = figures.panels(1, 1, width=5.5)
-    for policy in ("even", "metro", "exact", "adaptive"):
-        values = frame.filter(pl.col("router") == policy)["over"].sort()
-        if len(values):
-            share = pl.Series(range(1, len(values) + 1)) / len(values)
-            axes[0, 0].step(values, share, where="post", label=LABELS[policy], color=LOOK[policy]["color"])
-    axes[0, 0].set(xlabel="lambda / optimum (1)", ylabel="share of layers at or below (1)")
-    axes[0, 0].legend(fontsize=8)
-    _note(figure, frame, f"{len(frame)} routed layers, r > 1")
-    return figure, frame.group_by("model", "router", "r", "B", "batches", "data").agg(
-        pl.col("over").mean().alias("mean"), pl.col("over").max().alias("worst"), layers=pl.len()
-    )
 
 
 def latency(measures: pl.DataFrame, *, batch_per_gpu: int) -> Chart:
@@ -145,7 +126,7 @@ def latency(measures: pl.DataFrame, *, batch_per_gpu: int) -> Chart:
         axis.set_xlabel("replication ratio r (slots per expert)")
     axes[0, 0].legend(fontsize=8)
     table = pl.concat(kept)
-    _note(figure, table, "throughput: mean over the settings' mixes; prefill always routes evenly")
+    note(figure, table, "throughput: mean over the settings' mixes; prefill always routes evenly")
     return figure, table
 
 
@@ -162,13 +143,13 @@ def regime(measures: pl.DataFrame) -> Chart:
         for axis, setup in zip(line, setups, strict=False):
             some = _of(frame, setup).filter(pl.col("lookup") == lookup)
             _lines(axis, some, "batch_per_gpu", "relative", ("none", "even", "metro"))
-            _log_batches(axis, sorted(some["batch_per_gpu"].unique()))
+            log_batches(axis, sorted(some["batch_per_gpu"].unique()))
             axis.set_title(f"{setup[0]}, {setup[2]} x {setup[1]}", fontsize=9)
         line[0].set_ylabel(f"TPOT / TPOT of EPLB (1)\ntables read by {lookup}")
     for axis in axes[-1]:
         axis.set_xlabel("batch (tokens per GPU)")
     axes[0, 0].legend(fontsize=8)
-    _note(figure, frame, f"r = {frame['r'].max():g}; METRO with all-gather, the others with all-to-all dispatch")
+    note(figure, frame, f"r = {frame['r'].max():g}; METRO with all-gather, the others with all-to-all dispatch")
     return figure, frame
 
 
@@ -200,39 +181,8 @@ def breakdown(measures: pl.DataFrame, *, batch_per_gpu: int) -> Chart:
         axis.set_title(f"{setup[0]}, {setup[2]} x {setup[1]}")
     axes[0, 0].set_ylabel(f"time per layer (us)\n{batch_per_gpu} tokens per GPU")
     axes[0, -1].legend(fontsize=7)
-    _note(figure, table, f"r = {frame['r'].max():g}; METRO, exact and adaptive dispatch by all-gather")
+    note(figure, table, f"r = {frame['r'].max():g}; METRO, exact and adaptive dispatch by all-gather")
     return figure, table
-
-
-def pareto(runs: pl.DataFrame) -> Chart:
-    """Decode throughput per GPU against interactivity, METRO and EPLB, paper's and fine grid."""
-    from operators.metro.pareto import frontier
-
-    setups = runs.select("model", "accelerator", "gpus").unique(maintain_order=True).rows()
-    figure, axes = figures.panels(2, max(1, len(setups)), height=2.8)
-    top, kept = runs["r"].max(), []
-    for column, (model, accelerator, gpus) in enumerate(setups):
-        for line, grid in zip(axes, ("paper", "fine"), strict=True):
-            some = runs.filter((pl.col("model") == model) & (pl.col("grid") == grid) & (pl.col("gpus") == gpus))
-            for policy, ratio, router in (("none", 1.0, "even"), ("even", top, "even"), ("metro", top, "metro")):
-                comm = "allgather" if policy == "metro" else "alltoall"
-                part = some.filter((pl.col("r") == ratio) & (pl.col("router") == router) & (pl.col("comm") == comm))
-                if part.is_empty():
-                    continue
-                best = frontier(part).with_columns(policy=pl.lit(policy))
-                line[column].plot(
-                    1e6 / best["tpot_us"], best["throughput_per_gpu"], label=LABELS[policy], **LOOK[policy]
-                )
-                kept.append(best)
-            line[column].set_title(f"{model}, {gpus} x {accelerator}, {grid} grid", fontsize=9)
-            line[column].set_yscale("log")
-            figures.plain_ticks(line[column].yaxis)
-        axes[1, column].set_xlabel("interactivity: 1 / TPOT (tokens/s per user)")
-    for line in axes:
-        line[0].set_ylabel("decode throughput\n(tokens/s per GPU)")
-    axes[0, 0].legend(fontsize=8)
-    _note(figure, runs, f"r = {top:g} but for no replication; TP x EP splits and batches")
-    return figure, pl.concat(kept) if kept else runs.head(0)
 
 
 def imbalance(measures: pl.DataFrame, *, batch_per_gpu: int) -> Chart:
@@ -245,5 +195,5 @@ def imbalance(measures: pl.DataFrame, *, batch_per_gpu: int) -> Chart:
         axis.set(title=f"{setup[0]}, {setup[2]} GPUs", xlabel="replication ratio r (slots per expert)")
     axes[0, 0].set_ylabel("token imbalance over GPUs:\nmax / mean (1)")
     axes[0, 0].legend(fontsize=8)
-    _note(figure, frame.with_columns(basis=pl.lit("real")), f"{batch_per_gpu} tokens per GPU")
+    note(figure, frame.with_columns(basis=pl.lit("real")), f"{batch_per_gpu} tokens per GPU")
     return figure, frame

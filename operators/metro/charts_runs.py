@@ -1,4 +1,4 @@
-"""The figures of METRO that show measurements: the experiment on this processor, and the serving run beside vLLM."""
+"""The figures of METRO made from raw runs: gap to the optimum, Pareto, the measured experiment, the serving run."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import polars as pl
 
 from operators.lab import figures
 from operators.metro import measured as experiment
-from operators.metro.charts import LABELS, LOOK, POLICIES, Chart, _log_batches
+from operators.metro.charts import LABELS, LOOK, POLICIES, Chart, log_batches, note
+from operators.metro.pareto import frontier
 
 
 def measured(table: pl.DataFrame) -> Chart:
@@ -43,7 +44,7 @@ def crossover(table: pl.DataFrame) -> Chart:
         axis.set(title=f"r = {ratio:g}", xlabel="batch (tokens)")
         axis.set_yscale("log")
         figures.plain_ticks(axis.yaxis)
-        _log_batches(axis, sorted(steps["B"].unique()))
+        log_batches(axis, sorted(steps["B"].unique()))
     axes[0, 0].set_ylabel("time of one layer:\nslowest rank (ms)")
     axes[0, 0].legend(fontsize=7)
     figures.note(figure, _words(table) + " · dotted: linear model of the sweep")
@@ -59,6 +60,8 @@ def _words(table: pl.DataFrame) -> str:
 
 def serve(requests: pl.DataFrame) -> Chart:
     """Distribution of TPOT and TTFT over requests: simulated under each assumption on routing, and measured."""
+    if requests.is_empty():
+        return figures.nothing("no serving run: metro.serve is off"), requests
     figure, axes = figures.panels(1, 2)
     for axis, name, scale, label in (
         (axes[0, 0], "tpot_us", 1e-3, "TPOT (ms)"),
@@ -66,7 +69,7 @@ def serve(requests: pl.DataFrame) -> Chart:
     ):
         for gate, colour in zip(requests["gate"].unique(maintain_order=True), figures.PALETTE, strict=False):
             _share(axis, requests.filter(pl.col("gate") == gate)[name] * scale, f"simulated, {gate} routing", colour)
-        found = requests.filter(pl.col("gate") == requests["gate"][0]) if len(requests) else requests
+        found = requests.filter(pl.col("gate") == requests["gate"][0])
         if found[f"measured_{name}"].is_not_null().any():
             _share(axis, found[f"measured_{name}"].drop_nulls() * scale, "measured (vLLM)", "#000000")
         axis.set(xlabel=label, ylabel="share of requests at or below (1)")
@@ -80,3 +83,55 @@ def serve(requests: pl.DataFrame) -> Chart:
 def _share(axis: Any, values: pl.Series, label: str, colour: str) -> None:
     values = values.sort()
     axis.step(values, pl.Series(range(1, len(values) + 1)) / len(values), where="post", label=label, color=colour)
+
+
+def gap(routing: pl.DataFrame) -> Chart:
+    """Share of routed layers by lambda over the certified optimum, per policy."""
+    frame = (
+        routing.filter((pl.col("phase") == "decode") & (pl.col("r") > 1.0))
+        .with_columns(over=pl.col("lam") / pl.col("lam_exact"), basis=pl.lit("real"))
+        .select("model", "router", "r", "B", "seed", "step", "layer", "over", "basis", "data", "batches")
+    )
+    figure, axes = figures.panels(1, 1, width=5.5)
+    for policy in ("even", "metro", "exact", "adaptive"):
+        values = frame.filter(pl.col("router") == policy)["over"].sort()
+        if len(values):
+            share = pl.Series(range(1, len(values) + 1)) / len(values)
+            axes[0, 0].step(values, share, where="post", label=LABELS[policy], color=LOOK[policy]["color"])
+    axes[0, 0].set(xlabel="lambda / optimum (1)", ylabel="share of layers at or below (1)")
+    axes[0, 0].legend(fontsize=8)
+    note(figure, frame, f"{len(frame)} routed layers, r > 1")
+    return figure, frame.group_by("model", "router", "r", "B", "batches", "data").agg(
+        pl.col("over").mean().alias("mean"), pl.col("over").max().alias("worst"), layers=pl.len()
+    )
+
+
+def pareto(runs: pl.DataFrame) -> Chart:
+    """Decode throughput per GPU against interactivity, METRO and EPLB, paper's and fine grid."""
+    if runs.is_empty():
+        return figures.nothing("no sweep: metro.pareto is off"), runs
+    setups = runs.select("model", "accelerator", "gpus").unique(maintain_order=True).rows()
+    figure, axes = figures.panels(2, max(1, len(setups)), height=2.8)
+    top, kept = runs["r"].max(), []
+    for column, (model, accelerator, gpus) in enumerate(setups):
+        for line, grid in zip(axes, ("paper", "fine"), strict=True):
+            some = runs.filter((pl.col("model") == model) & (pl.col("grid") == grid) & (pl.col("gpus") == gpus))
+            for policy, ratio, router in (("none", 1.0, "even"), ("even", top, "even"), ("metro", top, "metro")):
+                comm = "allgather" if policy == "metro" else "alltoall"
+                part = some.filter((pl.col("r") == ratio) & (pl.col("router") == router) & (pl.col("comm") == comm))
+                if part.is_empty():
+                    continue
+                best = frontier(part).with_columns(policy=pl.lit(policy))
+                line[column].plot(
+                    1e6 / best["tpot_us"], best["throughput_per_gpu"], label=LABELS[policy], **LOOK[policy]
+                )
+                kept.append(best)
+            line[column].set_title(f"{model}, {gpus} x {accelerator}, {grid} grid", fontsize=9)
+            line[column].set_yscale("log")
+            figures.plain_ticks(line[column].yaxis)
+        axes[1, column].set_xlabel("interactivity: 1 / TPOT (tokens/s per user)")
+    for line in axes:
+        line[0].set_ylabel("decode throughput\n(tokens/s per GPU)")
+    axes[0, 0].legend(fontsize=8)
+    note(figure, runs, f"r = {top:g} but for no replication; TP x EP splits and batches")
+    return figure, pl.concat(kept) if kept else runs.head(0)
