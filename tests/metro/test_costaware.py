@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from instances import COST, cases, dsv3_placement, random_placement, random_topk
 
 from operators.llm.steptime import MoeCost
 from operators.metro import batches
@@ -16,6 +15,7 @@ from operators.metro.advice import advise
 from operators.metro.costaware import adaptive
 from operators.metro.placement import place
 from operators.metro.routing import ROUTERS, RoutingError, route_counts
+from tests.metro.instances import COST, cases, dsv3_placement, random_placement, random_topk
 
 COSTS = [
     MoeCost("sum", a=20.0, b=6.0, beta=0.4),

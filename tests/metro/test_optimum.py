@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from instances import brute_force, cases, dsv3_placement, random_placement, random_topk
 
 from operators.metro import batches
 from operators.metro.bench_routing import flow_optimum, loop_flow_optimum, milp_optimum, tight_flow_optimum
 from operators.metro.optimum import Certificate, check_certificate, exact, exact_balanced
 from operators.metro.placement import Placement
 from operators.metro.routing import certified_optimum
+from tests.metro.instances import brute_force, cases, dsv3_placement, random_placement, random_topk
 
 
 @settings(max_examples=150, deadline=None)

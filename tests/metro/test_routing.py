@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from instances import COST, cases, dsv3_placement, random_placement, random_topk
 
 from operators.metro import assignment, batches
 from operators.metro.baselines import static_map
@@ -26,6 +25,7 @@ from operators.metro.routing import (
     route_counts,
     stale,
 )
+from tests.metro.instances import COST, cases, dsv3_placement, random_placement, random_topk
 
 
 @settings(max_examples=60, deadline=None)

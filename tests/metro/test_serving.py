@@ -7,12 +7,12 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routed_rows import MODEL, WORKLOADS, routed_rows
 
 from operators.llm import steptime, tables, workloads
 from operators.llm.moe_cost import MoeCost
 from operators.metro import continuous, pareto, serving
 from operators.metro.continuous import Engine, Rank, Request, Work
+from tests.metro.routed_rows import MODEL, WORKLOADS, routed_rows
 
 
 @pytest.fixture(scope="module")

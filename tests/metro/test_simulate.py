@@ -3,11 +3,11 @@
 import numpy as np
 import polars as pl
 import pytest
-from routed_rows import MODEL, routed_rows
 
 from operators.lab import stage
 from operators.metro import calibrate, pareto, simulate
 from operators.metro.settings import Settings
+from tests.metro.routed_rows import MODEL, routed_rows
 
 OUT = ("tpot", "ttft", "throughput", "serve", "pareto", "roofline")
 

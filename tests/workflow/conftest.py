@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 TOY = Path(__file__).parent / "toy"
+FRAME = (
+    *("Snakefile", "profiles", "operators/__init__.py", "operators/lab"),
+    *("workflows/report", "workflows/datasets.yaml"),
+)
 # An editable install puts an import hook before sys.path; here the house's own copy must win.
 NO_HOOK = (
     "import sys\nsys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != 'ScikitBuildRedirectingFinder']\n"
@@ -26,7 +30,7 @@ class House:
             self._build(repository)
 
     def _build(self, repository: Path) -> None:
-        for name in ("Snakefile", "profiles", "operators/__init__.py", "operators/lab", "workflows/report"):
+        for name in FRAME:
             copy = shutil.copytree if (repository / name).is_dir() else shutil.copyfile
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             copy(repository / name, self.root / name)
