@@ -373,7 +373,8 @@ def printable(frame: "pl.DataFrame") -> list[dict[str, str]]:
     for row in frame.iter_rows(named=True):
         value = "-" if row["value"] is None else f"{row['value']:.4g}"
         interval = "-" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}"
-        data = f"{row['data']}, drawn" if row["batches"] == "synthesised" else row["data"] or "-"
+        drawn = {"synthesised": ", drawn", "real+synthesised": ", partly drawn"}.get(row["batches"] or "", "")
+        data = f"{row['data']}{drawn}" if row["data"] else "-"
         shown = {key: row[key] or "-" for key in SHOWN if key in row}
         rows.append({**shown, "value": value, "interval": interval, "data": data})
     return rows
