@@ -5,6 +5,7 @@ and both say so in `basis`. Both ways of dispatch are simulated for every router
 engine's even split is all-to-all. Departures: parts of the step without a public table are modelled (steptime.py).
 """
 
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,18 @@ def mix_runs(step: Any, setup: Setup, prefills: Any, decoded: Any, settings: Set
     return pl.concat(out).with_columns(basis=pl.lit("calibrated decode, modelled prefill"))
 
 
+@functools.cache  # both readings of the kernel tables sweep the same draws
+def pareto_inputs(model: str, workloads: tuple[str, str], layers: int, data: Path | None, seed: int) -> tuple:
+    """Load to place on, counts by batch size drawn from the load to evaluate on, and whether they are real."""
+    from operators.llm.shapes import MODELS
+    from operators.metro import pareto
+
+    found, kind = pareto.loads(model, list(workloads), layers, data, seed)
+    place_on, evaluate_on = workloads
+    drawn = pareto.draw(found[evaluate_on], pareto.FINE_BATCHES, MODELS[model].top_k, PARETO_STEPS, seed)
+    return found[place_on], drawn, kind
+
+
 def pareto_runs(step: Any, setup: Setup, rows: Any, settings: Settings, data: Path | None) -> Any:
     """The TP x EP x batch sweep; the paper's batches are among the fine grid's, so they are simulated once."""
     import polars as pl
@@ -258,8 +271,8 @@ def pareto_runs(step: Any, setup: Setup, rows: Any, settings: Settings, data: Pa
     if not settings.pareto or (setup.model != "deepseek-v3" and setup.model not in pareto.PERMUTED):
         return pl.DataFrame()
     layers = min(PARETO_LAYERS, settings.layers) if settings.layers else PARETO_LAYERS
-    workloads = [settings.place_on, settings.evaluate_on]
-    found, kind = pareto.loads(setup.model, workloads, layers, data, settings.seed)
+    workloads = (settings.place_on, settings.evaluate_on)
+    place_load, counts, kind = pareto_inputs(setup.model, workloads, layers, data, settings.seed)
     fine, paper = pareto.FINE_BATCHES, pareto.grid_batches("paper", setup.model)
     inputs, outputs = settings.mixes[0]
     timed = rows.filter((pl.col("phase") == "decode") & (pl.col("router") == "metro") & (pl.col("r") > 1))
@@ -270,8 +283,8 @@ def pareto_runs(step: Any, setup: Setup, rows: Any, settings: Settings, data: Pa
         sizes=fine,
         ratios=settings.ratios,
         routers=PARETO_ROUTERS,
-        place_load=found[settings.place_on],
-        counts=pareto.draw(found[settings.evaluate_on], fine, step.shape.top_k, PARETO_STEPS, settings.seed),
+        place_load=place_load,
+        counts=counts,
         context=inputs + outputs / 2,
         router_us={"metro": float(overhead)},
         **{name: getattr(settings, name) for name in ("topk_extra_us", "pad_pow2", "step_overhead_us")},
