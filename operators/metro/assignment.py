@@ -222,6 +222,18 @@ def _deal(t, layer, share, left, turn):
         turn[expert] = t.copy_start[layer, expert]
 
 
+@inner
+def _next_copy(t, layer, expert, left, turn):
+    """The copy whose turn it is among those with tokens left; takes one token off it and passes the turn on."""
+    first, end = t.copy_start[layer, expert], t.copy_start[layer, expert + 1]
+    at = turn[expert]
+    while left[at] == 0:
+        at = at + 1 if at + 1 < end else first
+    left[at] -= 1
+    turn[expert] = at + 1 if at + 1 < end else first
+    return at
+
+
 @kernel
 def slots_of(topk, t, share):
     """Slots `(S, L, T, k)` of the batches `topk[S, L, T, k]`, dealt round each expert's copies within their shares."""
@@ -234,16 +246,8 @@ def slots_of(topk, t, share):
             _deal(t, layer, share[step, layer], left, turn)
             for token in range(count):
                 for j in range(k):
-                    expert = topk[step, layer, token, j]
-                    at = turn[expert]
-                    while left[at] == 0:
-                        at += 1
-                        if at == t.copy_start[layer, expert + 1]:
-                            at = t.copy_start[layer, expert]
-                    left[at] -= 1
+                    at = _next_copy(t, layer, topk[step, layer, token, j], left, turn)
                     slot[step, layer, token, j] = t.copy_slot[layer, at]
-                    at += 1
-                    turn[expert] = t.copy_start[layer, expert] if at == t.copy_start[layer, expert + 1] else at
     return slot
 
 
@@ -281,16 +285,7 @@ def destinations(topk, t, share, source, num_gpus):
             seen[:] = -1
             for token in range(count):
                 for j in range(k):
-                    expert = topk[step, layer, token, j]
-                    at = turn[expert]
-                    while left[at] == 0:
-                        at += 1
-                        if at == t.copy_start[layer, expert + 1]:
-                            at = t.copy_start[layer, expert]
-                    left[at] -= 1
-                    gpu = t.copy_gpu[layer, at]
-                    at += 1
-                    turn[expert] = t.copy_start[layer, expert] if at == t.copy_start[layer, expert + 1] else at
+                    gpu = t.copy_gpu[layer, _next_copy(t, layer, topk[step, layer, token, j], left, turn)]
                     if seen[gpu] != token:
                         seen[gpu] = token
                         sent[source[token]] += 1

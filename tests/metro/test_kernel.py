@@ -177,8 +177,14 @@ def test_perf_of_the_kernel():
     from operators.metro import bench_kernel
     from operators.metro.settings import Settings
 
-    for row in bench_kernel.rows(Settings()):
+    found = bench_kernel.rows(Settings())
+    assert found
+    assert all(row["status"] == "measured" or row["reason"] for row in found)
+    for row in found:
+        if row["status"] != "measured":
+            print(f"{row['case']:22} {row['status']}: {row['reason']}")
+            continue
         print(
             f"{row['case']:22} {row['ours_value']:8.2f} against {row['peer']} {row['peer_value']:8.2f} {row['unit']}: "
-            f"{row['ratio']:.2f}x (bar {row['bar']}), {row['low']:.2f} to {row['high']:.2f}, n={row['n']}"
+            f"{row['median']:.2f}x (bar {row['bar']}), {row['ratio_low']:.2f} to {row['ratio_high']:.2f}, n={row['n']}"
         )
