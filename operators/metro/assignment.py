@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from operators.lab.compiled import inner, kernel
 from operators.metro.batches import check_topk
-from operators.metro.compiled import inner, kernel
 
 
 class RoutingError(ValueError):

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from operators.lab.compiled import kernel
 from operators.metro.assignment import Routing, Tables, checked, from_share, from_slots, source_gpus
-from operators.metro.compiled import kernel
 
 SGLANG_SEED = 42  # of sglang's own random.Random
 SGLANG_RANGE = 65536  # sglang draws integers in [0, 65536) before the modulo

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from operators.lab import datasets
+from operators.lab.compiled import inner, kernel
 from operators.llm.workloads import TraceError
-from operators.metro.compiled import inner, kernel
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from operators.lab.compiled import inner, kernel
 from operators.metro.assignment import Routing, RoutingError, checked, from_share
-from operators.metro.compiled import inner, kernel
 from operators.metro.greedy import by_candidates, choose_least_loaded, give_whole
 from operators.metro.optimum import balance_tokens, improve
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from operators.lab.compiled import inner, kernel
 from operators.metro.assignment import Routing, RoutingError, Tables, checked, from_share
-from operators.metro.compiled import inner, kernel
 
 ORDERS = ("index", "fewest_candidates", "random")
 ORDER_STREAM, RACE_STREAM = 21, 22

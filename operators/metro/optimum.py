@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from operators.lab.compiled import inner, kernel
 from operators.metro.assignment import Routing, checked, from_share
-from operators.metro.compiled import inner, kernel
 from operators.metro.greedy import by_candidates, choose_least_loaded, give_whole
 
 

@@ -16,8 +16,8 @@ from functools import cached_property
 
 import numpy as np
 
+from operators.lab.compiled import kernel
 from operators.metro.assignment import Tables, live_tables
-from operators.metro.compiled import kernel
 
 
 class PlacementError(ValueError):

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from operators.lab.compiled import inner, kernel
 from operators.metro.assignment import Routing, RoutingError, checked, from_share
-from operators.metro.compiled import inner, kernel
 from operators.metro.shares import SHARES
 
 

@@ -5,7 +5,8 @@ function compiles in about half the time, which is what the first call on a new 
 in loops, not by slice assignment, for the same reason: its shape check alone costs two seconds to compile.
 
 numba's cache looks at a kernel's own file only, so an edit of an inner function in another file would go unnoticed. The
-cache therefore lies in a folder named by the text of every file that defines kernels (unless NUMBA_CACHE_DIR is set).
+cache therefore lies in a folder named by the text of every file of `operators` that defines kernels (unless
+NUMBA_CACHE_DIR is set).
 """
 
 import hashlib
@@ -16,20 +17,21 @@ import numba
 from numba import njit
 
 HERE = Path(__file__).parent
+OPERATORS = HERE.parent
 
 
 def sources_digest(folder: Path) -> str:
-    """Hash of the text of every module in `folder` that defines kernels."""
+    """Hash of the text of every module under `folder` that defines kernels."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         text = path.read_bytes()
-        if b"metro.compiled import" in text or path.name == Path(__file__).name:
+        if b"lab.compiled import" in text or path.name == Path(__file__).name:
             digest.update(text)
     return digest.hexdigest()[:16]
 
 
 if not os.environ.get("NUMBA_CACHE_DIR") and os.access(HERE, os.W_OK):
-    numba.config.CACHE_DIR = str(HERE / "__pycache__" / f"kernels-{sources_digest(HERE)}")
+    numba.config.CACHE_DIR = str(HERE / "__pycache__" / f"kernels-{sources_digest(OPERATORS)}")
 
 kernel = njit(cache=True, no_cfunc_wrapper=True)
 inner = njit(cache=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)

@@ -2,19 +2,18 @@
 
 import shutil
 
-from operators.metro import compiled
+from operators.lab import compiled
 
 
 def test_an_edit_of_any_kernel_file_changes_the_cache(tmp_path):
-    for path in compiled.HERE.glob("*.py"):
-        shutil.copyfile(path, tmp_path / path.name)
+    shutil.copytree(compiled.OPERATORS, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     before = compiled.sources_digest(tmp_path)
-    assert before == compiled.sources_digest(compiled.HERE)
-    greedy = tmp_path / "greedy.py"
+    assert before == compiled.sources_digest(compiled.OPERATORS)
+    greedy = tmp_path / "metro" / "greedy.py"
     greedy.write_text(greedy.read_text().replace("+= 1", "+= 3", 1))
     assert compiled.sources_digest(tmp_path) != before
-    shutil.copyfile(compiled.HERE / "greedy.py", greedy)
-    plot = tmp_path / "plot.py"
+    shutil.copyfile(compiled.OPERATORS / "metro" / "greedy.py", greedy)
+    plot = tmp_path / "metro" / "plot.py"
     plot.write_text(plot.read_text() + "# no kernel here\n")
     assert compiled.sources_digest(tmp_path) == before
 
@@ -22,4 +21,4 @@ def test_an_edit_of_any_kernel_file_changes_the_cache(tmp_path):
 def test_the_cache_in_use_is_that_folder():
     import numba
 
-    assert compiled.sources_digest(compiled.HERE) in numba.config.CACHE_DIR
+    assert compiled.sources_digest(compiled.OPERATORS) in numba.config.CACHE_DIR
