@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # a rank's process needs neither routers nor numba unless it 
     from operators.metro.placement import Placement
 
 LOAD_PATIENCE_S = 120.0
+NOT_STARTED = ("RayActorError", "GetTimeoutError", "ActorUnschedulableError")  # of ray.exceptions
 
 
 class ClusterError(ConnectionError):
@@ -325,18 +326,24 @@ class Cluster:
 
     def _join(self, ranks: Iterable[int]) -> list[_Member]:
         """New processes for `ranks`, each with its weights loaded; ends them again when one does not come up."""
-        # Spread: on a cluster every machine carries ranks, as GPUs do.
-        options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-        remote = self._ray.remote(RankActor).options(**options)
-        actors = {rank: remote.remote(rank, **self._sizes) for rank in ranks}
+        actors = {rank: self._actor(rank) for rank in ranks}
         try:
             homes = self._ray.get([actor.hello.remote() for actor in actors.values()], timeout=LOAD_PATIENCE_S)
             self._load(actors)
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError) as error:
+        except tuple(map(vars(self._ray.exceptions).get, NOT_STARTED)) as error:
             for actor in actors.values():
                 self._ray.kill(actor)
             raise ClusterError(f"ranks {list(actors)} did not start within {LOAD_PATIENCE_S:g} s: {error}") from error
         return [_Member(actor, *home) for actor, home in zip(actors.values(), homes, strict=True)]
+
+    def _actor(self, rank: int) -> Any:
+        """A new actor for `rank`. Ranks go round the machines, as GPUs do; Ray's own SPREAD only tries to."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        nodes = sorted(node["NodeID"] for node in self._ray.nodes() if node["Alive"])
+        home = NodeAffinitySchedulingStrategy(nodes[rank % len(nodes)], soft=False)
+        remote = self._ray.remote(RankActor).options(num_cpus=0, max_restarts=0, scheduling_strategy=home)
+        return remote.remote(rank, **self._sizes)
 
     def _load(self, actors: dict[int, Any]) -> list[int]:
         """Load every layer's slots into the ranks given; how many experts each call wrote."""
