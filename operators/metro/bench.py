@@ -6,24 +6,11 @@ from operators.lab import stage
 from operators.metro.settings import Settings
 
 
-def _schema() -> dict:
-    import polars as pl
-
-    from operators.metro.peers import COLUMNS
-
-    kinds = {
-        **dict.fromkeys(
-            ("ours_value", "peer_value", "ratio", "bar", "median", "ratio_low", "ratio_high", "load"), pl.Float64
-        ),
-        **dict.fromkeys(("N", "G", "B", "n"), pl.Int64),
-        "higher_is_better": pl.Boolean,
-    }
-    return {name: kinds.get(name, pl.String) for name in COLUMNS}
-
-
 def __getattr__(name: str) -> dict:
     if name == "SCHEMA":
-        return _schema()
+        from operators.metro import peers
+
+        return peers.schema()
     raise AttributeError(name)
 
 
@@ -38,12 +25,12 @@ def main(*, settings: Settings, fit_report: Path, serve: Path, out: Path, data: 
     """
     import polars as pl
 
-    from operators.metro import bench_kernel, bench_routing, bench_serving
+    from operators.metro import bench_kernel, bench_routing, bench_serving, peers
 
     rows = bench_routing.rows(settings, data)
     rows += bench_kernel.rows(settings)
     rows += bench_serving.rows(settings, stage.read_table(fit_report), stage.read_table(serve), data)
-    schema = _schema()
+    schema = peers.schema()
     frame = pl.DataFrame([{name: item.get(name) for name in schema} for item in rows], schema=schema)
     stage.write_table(frame, out, schema=schema, settings=settings)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from operators.lab.peers import paired
 from operators.metro import cold, experts, kernel
-from operators.metro.peers import paired, row
+from operators.metro.peers import row
 from operators.metro.settings import Settings
 
 TOKENS = (1, 2, 4, 8)

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from operators.lab.peers import Peer, PeerError, interpreter, paired
 from operators.metro import batches, routing
 from operators.metro.assignment import Tables
 from operators.metro.batches import counts_of
 from operators.metro.greedy import by_candidates, metro_share
 from operators.metro.optimum import exact_share
-from operators.metro.peers import Peer, PeerError, paired, row
+from operators.metro.peers import row
 from operators.metro.placement import place
 
 SIZES = ((128, 8), (256, 16), (256, 64))
@@ -176,7 +177,7 @@ def place_rows(load: np.ndarray, mark: str, *, n: int, ask_peer: bool = True) ->
             try:
                 if not ask_peer:
                     raise PeerError("not asked at ci size: importing torch takes seconds")
-                with Peer(EPLB_PEER, kind, str(file)) as peer:
+                with Peer(interpreter(), "-c", EPLB_PEER, kind, file) as peer:
                     out += [_place_row(peer, load, sizes, n, common) for sizes in PLACEMENTS]
             except PeerError as error:
                 out += [row(reason=str(error), **_placement_case(load, sizes), **common) for sizes in PLACEMENTS]

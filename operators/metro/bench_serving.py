@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from operators.lab.peers import PeerError, interpreter
 from operators.llm import steptime
 from operators.metro import pareto, peers, placement, routing
 from operators.metro.settings import Settings
@@ -95,9 +96,9 @@ def estimate_rows(data: Path | None, *, ask_peer: bool = True) -> list[dict[str,
     reached = f"{batches / speed:,.0f} layer-batches/s, placing and drawing included"
     try:
         if not ask_peer:
-            raise peers.PeerError("not asked at ci size: it takes seconds to start")
+            raise PeerError("not asked at ci size: it takes seconds to start")
         answer, took = aiconfigurator_tpot_ms()
-    except peers.PeerError as error:
+    except PeerError as error:
         lost = {"ours": "simulator", "peer": PEER, "reason": str(error), "data": kind}
         speed_row = peers.row(bench="sim", case=f"{case}: seconds", unit="s", ours_samples=seconds, **lost)
         missing = peers.row(bench="sim", case=case, unit="ms", ours_samples=[tpot], **lost)
@@ -140,10 +141,9 @@ def check_tpot_ms(data: Path | None) -> tuple[float, str, int]:
 
 def aiconfigurator_tpot_ms() -> tuple[float, float]:
     """(TPOT in ms, seconds of the call) of aiconfigurator for the same configuration; PeerError when it cannot run."""
-    python = peers.interpreter()
-    command = python.parent / "aiconfigurator" if python else None
-    if command is None or not command.is_file():
-        raise peers.PeerError("aiconfigurator is not in the peers' environment; run `make peers`")
+    command = interpreter().parent / "aiconfigurator"
+    if not command.is_file():
+        raise PeerError("aiconfigurator is not in the peers' environment; run `make peers`")
     arguments = "cli estimate --estimate-mode static_gen --no-color --model Qwen/Qwen3-30B-A3B --system a100_sxm"
     arguments += f" --backend vllm --isl {CHECK_INPUT} --osl {CHECK_OUTPUT} --batch-size {CHECK_PER_GPU} --tp-size 1"
     arguments += f" --attention-dp-size {CHECK_GPUS} --moe-tp-size 1 --moe-ep-size {CHECK_GPUS}"
@@ -154,11 +154,11 @@ def aiconfigurator_tpot_ms() -> tuple[float, float]:
                 [command, *arguments.split()], cwd=folder, capture_output=True, text=True, timeout=180
             )
         except subprocess.TimeoutExpired:
-            raise peers.PeerError("aiconfigurator gave no answer within 180 s") from None
+            raise PeerError("aiconfigurator gave no answer within 180 s") from None
     found = re.search(r"TPOT:\s+([\d.,]+) ms", done.stdout)
     if done.returncode or not found:
         words = (done.stderr or done.stdout).strip().splitlines()
-        raise peers.PeerError(f"aiconfigurator ended with {done.returncode}: {words[-1] if words else 'no output'}")
+        raise PeerError(f"aiconfigurator ended with {done.returncode}: {words[-1] if words else 'no output'}")
     return float(found[1].replace(",", "")), time.perf_counter() - began
 
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from operators.lab import peers
 from operators.llm import twins
-from operators.metro import bench_routing, peers
+from operators.metro import bench_routing
 from operators.metro.placement import Placement, PlacementError, place
 
 
@@ -190,10 +191,12 @@ def test_from_slots_wants_every_expert():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["real", "twin"])
 def test_equals_the_published_reference_on_every_layer(kind, request, tmp_path):
-    if peers.interpreter() is None:
-        pytest.skip("no peers' interpreter (.venv-peers or PG_PEERS_PYTHON); run `make peers`")
+    try:
+        python = peers.interpreter()
+    except peers.PeerError as missing:
+        pytest.skip(str(missing))
     load = real_load(request.getfixturevalue("real_data")) if kind == "real" else decode_load()
     np.save(tmp_path / "load.npy", load.astype(np.float32))
-    with peers.Peer(bench_routing.EPLB_PEER, "original", str(tmp_path / "load.npy")) as peer:
+    with peers.Peer(python, "-c", bench_routing.EPLB_PEER, "original", tmp_path / "load.npy") as peer:
         for sizes in bench_routing.PLACEMENTS:
             assert peer.ask(sizes=sizes)["phys2log"] == place(load, *sizes).phys2log.tolist()
