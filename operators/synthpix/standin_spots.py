@@ -7,7 +7,7 @@ import numpy as np
 from operators.lab.compiled import inner
 from operators.synthpix.standin_math import F, erf32, exp32
 
-_IN_RANGE, _EXACT_BELOW, _ROOT_HALF, _GAUSS_2 = F(80.0), F(0.5), F(0.70710678), F(0.28867513)
+_IN_RANGE, _EXACT_BELOW, _ROOT_HALF, _GAUSS_2 = F(80.0), F(0.65), F(0.70710678), F(0.28867513)
 _GAUSS_4 = np.array([-0.43056816, -0.16999052, 0.16999052, 0.43056816], F)
 _WEIGHT_4 = np.array([0.17392742, 0.32607258, 0.32607258, 0.17392742], F)
 
@@ -136,7 +136,8 @@ def add_spot(canvas, y, x, s, integrated, fill_y, fill_x, cut):
     c = F(2.0) * rho * inverse / (sy * sx)
     far_y, far_x = F(ry) + F(1.0), F(rx) + F(1.0)
     carried = ax * far_x * far_x + abs(c) * far_x * far_y < _IN_RANGE
-    wide = sy >= _EXACT_BELOW and sx >= _EXACT_BELOW and abs(rho) <= F(0.5)
+    narrow = F(math.sqrt(F(1.0) - rho * rho))
+    wide = sy * narrow >= _EXACT_BELOW and sx * narrow >= _EXACT_BELOW
     frame = (top, bottom, left, right, row0, col0, sy0, sx0)
     if not integrated and carried:
         _point_carried(canvas, *frame, ay, ax, c, s[3])

@@ -6,13 +6,13 @@
 // - correlated, point: the row's factors E(X) = exp(-a X^2 + c X Y) go from row to row by one product with exp(c X);
 //   where that could leave the range of floats (tiny sigma, |rho| near 1) the exponential is taken per pixel;
 // - integrated, axis-aligned: differences of erf along rows and columns;
-// - integrated, correlated: 2 x 2 Gauss-Legendre points a pixel, each carried from row to row as above; for sigma below
-//   half a pixel erf in closed form along the row and at least 4 Gauss-Legendre points across it.
+// - integrated, correlated: 2 x 2 Gauss-Legendre points a pixel, each carried from row to row as above; for spots
+//   narrower than 0.65 px erf in closed form along the row and at least 4 Gauss-Legendre points across it.
 #include "synthpix.h"
 
 static const int MOST = 32;               // vectors of a row: spots up to 256 pixels wide
 static const float IN_RANGE = 80.0f;      // exponents below this are safe in single precision
-static const float EXACT_BELOW = 0.5f;    // px of sigma: below, 2 x 2 points are too few
+static const float EXACT_BELOW = 0.65f;   // px of sigma * sqrt(1 - rho^2): below, 2 x 2 points are too few
 static const float ROOT_HALF = 0.70710678f;
 static const float GAUSS_2 = 0.28867513f; // Gauss-Legendre, 2 points on a unit interval
 static const float GAUSS_4[4] = {-0.43056816f, -0.16999052f, 0.16999052f, 0.43056816f};
@@ -194,7 +194,8 @@ INLINE void add_correlated(Canvas &canvas, const Window &w, const Optics &optics
   const bool carried = ax * far_x * far_x + std::fabs(c) * far_x * far_y < IN_RANGE;
   if (!optics.integrated && carried) return point_carried<VECTORS>(canvas, w, ay, ax, c, s.intensity, rows);
   if (!optics.integrated) return point_direct(canvas, w, ay, ax, c, s.intensity);
-  const bool wide = s.sy >= EXACT_BELOW && s.sx >= EXACT_BELOW && std::fabs(s.rho) <= 0.5f;
+  const float narrow = std::sqrt(1.0f - s.rho * s.rho);
+  const bool wide = s.sy * narrow >= EXACT_BELOW && s.sx * narrow >= EXACT_BELOW;
   if (wide && carried) return integrated_carried<VECTORS>(canvas, w, optics, ay, ax, c, s.intensity, rows);
   integrated_exact(canvas, w, optics, s);
 }
