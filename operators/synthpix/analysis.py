@@ -56,7 +56,8 @@ def run_pairs(settings: Settings, manifest: Any, pairs: dict[int, tuple]) -> Ite
     for number, (image1, _, _) in pairs.items():
         by_shape.setdefault(image1.shape, []).append(number)
     for numbers in by_shape.values():
-        found = piv.analyse([pairs[n][:2] for n in numbers], method=method, windows=windows)
+        images = [pairs[n][:2] for n in numbers]
+        found = piv.analyse(images, method=method, windows=windows, even=settings.label_at == "mid")
         for number, vectors in zip(numbers, found, strict=True):
             row = manifest.row(number, named=True)
             keys = {"pair": number, "source": "render", "method": method, "windows": "/".join(map(str, windows)),

@@ -34,15 +34,17 @@ class Vectors:
     v: np.ndarray
 
 
-def analyse(pairs: Sequence[tuple[np.ndarray, np.ndarray]], *, method: str, windows: Sequence[int]) -> list[Vectors]:
-    """Vectors of every pair. `windows` are search areas, one per pass (one pass only for "fft").
+def analyse(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], *, method: str, windows: Sequence[int], even: bool = False
+) -> list[Vectors]:
+    """Vectors of every pair. `windows` are search areas, one per pass (one pass only for "fft", `even`: correlate()).
 
     Raises ConfigError for an unknown method, PeerError where OpenPIV is not installed.
     """
     if method == "fft":
         if len(windows) != 1:
             raise ConfigError("windows", "method 'fft' makes one pass", list(windows))
-        return [correlate(*pair, search=windows[0]) for pair in pairs]
+        return [correlate(*pair, search=windows[0], even=even) for pair in pairs]
     if method != "openpiv":
         raise ConfigError("method", f"expected one of {', '.join(METHODS)}", method)
     from operators.synthpix import peers
