@@ -6,6 +6,8 @@ even (there cut off), dark noise may be negative before clipping.
 
 import math
 
+import numpy as np
+
 from operators.synthpix.specs import Camera
 
 
@@ -14,11 +16,12 @@ def noise_sigma(camera: Camera) -> float:
     return math.sqrt(camera.dark_sigma**2 + camera.noise_sigma**2 + camera.noise_uniform**2 / 12)
 
 
-def snr(camera: Camera, peak: float, mean_light: float) -> float:
+def snr(camera: Camera, peak: np.ndarray, mean_light: np.ndarray) -> np.ndarray:
     """Mean peak amplitude over the standard deviation of all added noise; infinite without noise.
 
     peak and mean_light are in photons; shot noise counts with its mean variance over the image.
     """
-    shot = camera.gain**2 * camera.qe * mean_light if camera.shot_noise else 0.0
-    sigma = math.sqrt(noise_sigma(camera) ** 2 + shot)
-    return camera.gain * camera.qe * peak / sigma if sigma > 0 else math.inf
+    shot = camera.gain**2 * camera.qe * np.asarray(mean_light, np.float64) if camera.shot_noise else 0.0
+    sigma = np.sqrt(noise_sigma(camera) ** 2 + shot)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(sigma > 0, camera.gain * camera.qe * np.asarray(peak) / sigma, np.inf)

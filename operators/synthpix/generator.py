@@ -8,7 +8,8 @@ Section 2.5 of the specification.
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,15 @@ class Batch:
     images1: np.ndarray
     images2: np.ndarray
     flow: np.ndarray
-    meta: "pl.DataFrame"
+    columns: dict[str, np.ndarray] = field(repr=False)
+
+    @cached_property
+    def meta(self) -> "pl.DataFrame":
+        """The columns as a table; made when it is first asked for (it takes as long as a pair)."""
+        import polars as pl
+
+        kinds = {name: pl.Int64 if name in _COUNTS else pl.Float64 for name in META}
+        return pl.DataFrame({name: self.columns[name] for name in META}).cast(kinds)
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,7 @@ class Generator:
             for images in (images1, images2):
                 for k in range(len(indices)):
                     images[k] = matching.matched(images[k], self.image.histogram)
-        return Batch(images1, images2, labels, self._meta(prepared, indices, stats))
+        return Batch(images1, images2, labels, self._columns(prepared, indices, stats))
 
     def label(self, flow: Flow) -> np.ndarray:
         """The label of a flow `(h, w, 2)` f32."""
@@ -201,9 +210,7 @@ class Generator:
         }
         return np.array([float(values[name]) for name in kernel.PARAMETERS])
 
-    def _meta(self, prepared: list[_Prepared], indices: list[int], stats: np.ndarray) -> "pl.DataFrame":
-        import polars as pl
-
+    def _columns(self, prepared: list[_Prepared], indices: list[int], stats: np.ndarray) -> dict[str, np.ndarray]:
         def column(name: str) -> np.ndarray:
             return stats[:, _INDEX[name]]
 
@@ -214,10 +221,9 @@ class Generator:
         for name, rows in zip(("diameter", "intensity", "rho"), picked, strict=True):
             data[f"{name}_lo"], data[f"{name}_hi"] = rows[:, 0], rows[:, 1]
         data |= {"ppp_effective": column("visible_1") / pixels, "loss_of_pair": column("lost") / seen}
-        data["snr"] = [optics.snr(self.camera, *row) for row in stats[:, [_INDEX["peak"], _INDEX["signal"]]].tolist()]
+        data["snr"] = optics.snr(self.camera, column("peak"), column("signal"))
         data["label_failed"] = [prepared[k % len(prepared)].failed for k in range(len(indices))]
         for name in META:
             if name not in data:
                 data[name] = column(name)
-        kinds = {name: pl.Int64 if name in _COUNTS else pl.Float64 for name in META}
-        return pl.DataFrame({name: np.asarray(data[name]) for name in META}).cast(kinds)
+        return {name: np.asarray(data[name]) for name in META}

@@ -6,7 +6,7 @@ read ahead. In real-image mode (`include_images`) stored images pass through. Se
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from operators.synthpix import config as configuration
 from operators.synthpix.errors import ConfigError
 from operators.synthpix.flows import FlowSource, open_source
-from operators.synthpix.generator import Generator
+from operators.synthpix.generator import Batch, Generator
 from operators.synthpix.prefetch import Prefetch
 from operators.synthpix.stream import Block, Episodic, Stream
 
@@ -44,8 +44,13 @@ class SynthpixBatch:
     done: np.ndarray | None = None
     mask: np.ndarray | None = None
     files: tuple[str, ...] | None = None
-    meta: "pl.DataFrame | None" = None
     skipped: int = 0  # unreadable files passed over so far (on_bad_file: skip)
+    made: Batch | None = field(default=None, repr=False)
+
+    @property
+    def meta(self) -> "pl.DataFrame | None":
+        """One row per pair; None for stored images."""
+        return self.made.meta if self.made else None
 
 
 def make(config: str | Path | Mapping[str, Any], *, source: FlowSource | None = None) -> "Sampler":
@@ -115,8 +120,8 @@ class Sampler:
         else:
             first = self._batches * self.batch_size
             made = self.generator.batch(block.flows, range(first, first + self.batch_size))
-            batch = SynthpixBatch(made.images1, made.images2, made.flow, _parameters(made.meta), block.done, block.mask,
-                                  block.files, made.meta, block.skipped)  # fmt: skip
+            batch = SynthpixBatch(made.images1, made.images2, made.flow, _parameters(made), block.done, block.mask,
+                                  block.files, block.skipped, made)  # fmt: skip
         self._batches, self._used = self._batches + 1, self._used + 1
         if self._used >= self._options["batches_per_flow"]:
             self._block, self._used = None, 0
@@ -147,9 +152,10 @@ class Sampler:
         self.close()
 
 
-def _parameters(meta: "pl.DataFrame") -> Parameters:
-    ranges = [meta.select(f"{name}_lo", f"{name}_hi").to_numpy() for name in ("diameter", "intensity", "rho")]
-    return Parameters(meta["density"].to_numpy(), *ranges)
+def _parameters(made: Batch) -> Parameters:
+    c = made.columns
+    ranges = [np.stack([c[f"{name}_lo"], c[f"{name}_hi"]], axis=1) for name in ("diameter", "intensity", "rho")]
+    return Parameters(c["density"], *ranges)
 
 
 def _stored(block: Block) -> SynthpixBatch:
@@ -159,4 +165,4 @@ def _stored(block: Block) -> SynthpixBatch:
     pairs = [flow.images or blank for flow in block.flows]
     images = [np.stack([pair[k] for pair in pairs]).astype(np.float32) for k in range(2)]
     flows = np.stack([flow.values for flow in block.flows])
-    return SynthpixBatch(images[0], images[1], flows, None, block.done, block.mask, block.files, None, block.skipped)
+    return SynthpixBatch(images[0], images[1], flows, None, block.done, block.mask, block.files, block.skipped)

@@ -89,12 +89,12 @@ def _expose(canvas, par, k0, k1, pair, image, mask, out):
     for y in range(height):
         for x in range(width):
             v = _noisy(par, k0, k1, pair, image, y * groups + x // 64, x & 63, canvas[y, x])
+            if masked and mask[y, x] == 0:
+                v = F(0.0)
             if whole:
                 v = rounded32(max(min(v, highest + F(4.0)), F(-4.0)))
             saturated += 1 if v > highest else 0
             v = max(min(v, highest), F(0.0))
-            if masked and mask[y, x] == 0:
-                v = F(0.0)
             out[y, x] = v
             grey[x & 7] += v
     total = 0.0

@@ -38,6 +38,14 @@ INLINE Motion velocity(const Flow &flow, double y, double x) {
   return m;
 }
 
+void will_need(const Flow &flow, double y, double x) {
+  double ty = y * flow.step_y + flow.start_y, tx = x * flow.step_x + flow.start_x;
+  const int64_t row = cell(ty, flow.height), column = cell(tx, flow.width);
+  const float *corner = flow.values + (row * flow.width + column) * flow.components;
+  __builtin_prefetch(corner);
+  if (row + 1 < flow.height) __builtin_prefetch(corner + flow.width * flow.components);
+}
+
 Motion displacement(const Flow &flow, double y, double x) {
   if (flow.substeps == 0) return velocity(flow, y, x);
   const double h = 1.0 / flow.substeps;

@@ -118,9 +118,16 @@ void populate(const Flow &flow, const double *par, const double *const *ranges, 
   auto shows = [&](double y, double x) {
     return y >= -0.5 && y < (double)height - 0.5 && x >= -0.5 && x < (double)width - 0.5;
   };
-  Draws d;
-  for (int64_t first = 0; first < particles; first += 8) {
-    draw(par, r, key, (uint32_t)first, d);
+  // Eight particles ahead are drawn and their corners of the flow asked for: a field rarely fits the second-level cache.
+  Draws drawn[2];
+  for (int64_t first = -8; first < particles; first += 8) {
+    if (first + 8 < particles) {
+      Draws &ahead = drawn[((first + 8) >> 3) & 1];
+      draw(par, r, key, (uint32_t)(first + 8), ahead);
+      for (int i = 0; i < 8; i++) will_need(flow, ahead.y[i], ahead.x[i]);
+    }
+    if (first < 0) continue;
+    const Draws &d = drawn[(first >> 3) & 1];
     for (int64_t i = 0; i < std::min<int64_t>(8, particles - first); i++) {
       const Motion m = displacement(flow, d.y[i], d.x[i]);
       const double y[2] = {d.y[i], d.y[i] + m.y}, x[2] = {d.x[i], d.x[i] + m.x};

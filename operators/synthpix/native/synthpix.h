@@ -37,6 +37,7 @@ struct Motion {
 };
 
 Motion displacement(const Flow &flow, double y, double x);
+void will_need(const Flow &flow, double y, double x); // asks for the corners displacement() will read
 int64_t label(const Flow &flow, int64_t height, int64_t width, double per_pixel, int mode, double scale, float *out);
 
 // A float image with room round it, so that spots near the border need no tests.
