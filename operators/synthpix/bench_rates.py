@@ -4,6 +4,7 @@ A cheap sum of every image is inside the timed section on both sides. Ours runs 
 configuration the peer gets, so nothing is left out of ours either. Bars come from the specification (section 10).
 """
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from operators.synthpix.settings import Looks, Settings
 SYNTHPIX, SYNPIV = "synthpix 0.1.1", "synpivimage 1.0.0a9"
 RATE, WALL = "pairs per core-second", "pairs per second"
 SIDE = 256
-SECONDS = 0.6  # of ours per repetition
+SECONDS = 0.5  # of ours per repetition
 # Cases: looks, batch, our extra keys, bars (least ratios) by peer.
 PHYSICS = {"psf": "integrated", "sheet": {"width_px": 10.0, "shape": 2, "out_of_plane": 1.0},
            "camera": {"bit_depth": 8, "shot_noise": True}}  # fmt: skip
@@ -75,49 +76,58 @@ class Clocked:
 
 
 def rates(settings: Settings) -> Iterator[tuple[str, str, Clocked, str]]:
-    """(case, tool, samples, why not measured) of every case; peers' samples are taken between ours."""
-    for case, (looks, batch, extra, _) in CASES.items():
-        if not settings.peers and case != "jassal-b32":
-            continue
+    """(case, tool, samples, why not measured) of every case; peers' samples are taken between ours.
+
+    Cases with one configuration of the peer share its process: compiling takes longer than measuring.
+    """
+    groups: dict[tuple[str, int], list[str]] = {}
+    for case, (looks, batch, _, _) in CASES.items():
+        if settings.peers or case == "jassal-b32":
+            groups.setdefault((looks, batch), []).append(case)
+    for (looks, batch), cases in groups.items():
         with tempfile.TemporaryDirectory(prefix="pg-rates-") as folder:
             config = configuration(getattr(settings, looks), batch, Path(folder))
-            yield from _case(settings, case, config, extra, batch)
+            yield from _group(settings, cases, config, batch)
 
 
-def _case(settings: Settings, case: str, config: dict, extra: dict, batch: int) -> Iterator[tuple]:
-    mine, theirs, slow = Clocked(), Clocked(), Clocked()
-    why, why_slow = "", ""
-    sampler = make({**config, **extra})
-    next(sampler)
+def _group(settings: Settings, cases: list[str], config: dict, batch: int) -> Iterator[tuple]:
+    found = {(case, tool): Clocked() for case in cases for tool in ("ours", SYNTHPIX, *_slow(case))}
+    samplers = {case: make({**config, **CASES[case][2]}) for case in cases}
+    for sampler in samplers.values():
+        next(sampler)
     seconds = SECONDS if settings.peers else SECONDS / 4
-    peer = other = None
+    with contextlib.ExitStack() as stack:
+        peer, why = _ready(stack, settings, "synthpix_rates.py", "synthpix", do="make", config=config)
+        wanted = any(_slow(case) for case in cases)
+        slow = {"do": "run", "size": SIDE, "ppp": 0.035, "diameter": 4.0}
+        other, why_slow = _ready(stack, settings, "synpivimage_rates.py", "synpivimage", pairs=1, **slow) if wanted else (
+            None, "")  # fmt: skip
+        for _ in range(settings.bench_repeats if batch < 256 else min(3, settings.bench_repeats)):
+            answer = peer.ask(do="run", batches=PEER_BATCHES[batch]) if peer else None
+            for case, sampler in samplers.items():
+                found[case, "ours"].add(ours(sampler, seconds))
+                if answer:
+                    found[case, SYNTHPIX].add(answer)
+                if other and _slow(case):
+                    found[case, SYNPIV].add(other.ask(pairs=2, **slow))
+    for (case, tool), samples in found.items():
+        yield case, tool, samples, {"ours": "", SYNTHPIX: why, SYNPIV: why_slow}[tool]
+
+
+def _slow(case: str) -> tuple[str, ...]:
+    """synpivimage is measured beside two cases."""
+    return (SYNPIV,) if case in ("jassal-b1", "physics-b32") else ()
+
+
+def _ready(stack: contextlib.ExitStack, settings: Settings, script: str, package: str, **first: Any
+           ) -> tuple[Peer | None, str]:  # fmt: skip
+    """A peer that has answered its first, untimed question; None and the reason where there is none."""
     try:
-        peer = _started("synthpix_rates.py", "synthpix", settings)
-        peer.ask(do="make", config=config)
+        peer = stack.enter_context(_started(script, package, settings))
+        answer = peer.ask(**first)
     except PeerError as error:
-        why, peer = str(error), None
-    wants_slow = case in ("jassal-b1", "physics-b32")
-    try:
-        other = _started("synpivimage_rates.py", "synpivimage", settings) if wants_slow else None
-        if other:
-            other.ask(do="run", pairs=1, size=SIDE, ppp=0.035, diameter=4.0)
-    except PeerError as error:
-        why_slow, other = str(error), None
-    try:
-        for _ in range(settings.bench_repeats):
-            mine.add(ours(sampler, seconds))
-            if peer:
-                theirs.add(peer.ask(do="run", batches=PEER_BATCHES[batch]))
-            if other:
-                slow.add(other.ask(do="run", pairs=2, size=SIDE, ppp=0.035, diameter=4.0))
-    finally:
-        for process in (peer, other):
-            if process:
-                process.__exit__()
-    yield case, "ours", mine, ""
-    yield case, SYNTHPIX, theirs, why
-    if wants_slow:
-        yield case, SYNPIV, slow, why_slow
+        return None, str(error)
+    return peer, f"first batch after {answer['first_s']:.1f} s (compiling)" if "first_s" in answer else ""
 
 
 def _started(script: str, package: str, settings: Settings) -> Peer:

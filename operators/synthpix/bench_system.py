@@ -82,27 +82,20 @@ def _processes(settings: Settings, config: dict, folder: Path) -> list[dict[str,
     if not settings.peers or (os.cpu_count() or 1) < 2:
         return [row(**labels, reason="left out at this size, or a single core")]
     path = _write(config, folder)
-    pairs = [(_together(2, path, 1.0), _together(1, path, 1.0)) for _ in range(settings.bench_repeats)]
+    pairs = [(_together(2, path, 1.0), _together(1, path, 1.0)) for _ in range(min(settings.bench_repeats, 5))]
     return [row(**labels, ours_samples=[p[0] for p in pairs], peer_samples=[p[1] for p in pairs],
                 reason=f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")]  # fmt: skip
 
 
 def _first(settings: Settings, config: dict, folder: Path) -> list[dict[str, Any]]:
-    """Seconds from the import to the first batch, in a fresh interpreter; the peer's includes compiling."""
+    """Seconds from the import to the first batch, in a fresh interpreter (the peer's stands in its throughput row)."""
     path = _write(config, folder)
-    mine, theirs, why = [], [], ""
+    mine = []
     for _ in range(min(settings.bench_repeats, 3)):
         done = subprocess.run([sys.executable, "-c", FIRST, str(path)], capture_output=True, text=True, check=True)
         mine.append(float(done.stdout.split()[0]))
-        try:
-            if not settings.peers:
-                raise PeerError("peers are switched off at this size (peers: false)")
-            with Peer("synthpix_rates.py", "synthpix") as peer:
-                theirs.append(peer.ask(do="make", config=config)["first_s"])
-        except PeerError as error:
-            why = str(error)
-    return [row(bench="start", case="first-batch", ours="ours (native)", peer=SYNTHPIX, unit="s", bar=None,
-                higher_is_better=False, ours_samples=mine, peer_samples=theirs, reason=why)]  # fmt: skip
+    return [row(bench="start", case="first-batch", ours="ours (native)", peer="", unit="s", higher_is_better=False,
+                ours_samples=mine)]  # fmt: skip
 
 
 class _Slow(MemorySource):

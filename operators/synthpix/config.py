@@ -7,7 +7,7 @@ start label, Euler step), but for its defects: no clipped centres, no misregiste
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from operators.synthpix import geometry
 from operators.synthpix.errors import ConfigError
 from operators.synthpix.specs import Camera, FlowSpec, ImageSpec, Sheet, demand, is_number, pair_of_numbers
 
@@ -139,7 +140,7 @@ class _Renamed:
 
     names: dict[str, str]
 
-    def call(self, kind: type, **values: Any) -> Any:
+    def call(self, kind: Callable[..., Any], **values: Any) -> Any:
         try:
             return kind(**values)
         except ConfigError as error:
@@ -179,6 +180,8 @@ def _specs(value: dict[str, Any]) -> tuple[ImageSpec, FlowSpec, Camera]:
         velocities_per_pixel=value["velocities_per_pixel"],
         max_speed=(value["max_speed_y"], value["max_speed_x"]), min_speed=(value["min_speed_y"], value["min_speed_x"]),
     )  # fmt: skip
+    if image.margin == "config":
+        rename.call(geometry.configured, spec=flow, image=image)
     noise = {"noise_uniform": value["noise_uniform"], "noise_mean": value["noise_gaussian_mean"],
              "noise_sigma": value["noise_gaussian_std"], "bit_depth": None}  # fmt: skip
     demand(value["camera"] is None or isinstance(value["camera"], Mapping), "camera", value["camera"], "a mapping")

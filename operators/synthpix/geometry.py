@@ -74,7 +74,7 @@ def label(flow: Flow, *, spec: FlowSpec, shape: tuple[int, int], core=None) -> t
 def seeded(flow: Flow, spec: FlowSpec, image: ImageSpec) -> Rectangle:
     """Where particles of image 1 are seeded. Raises ConfigError naming the size needed (margin "config")."""
     if image.margin == "config":
-        return _configured(spec, image)
+        return configured(spec, image)
     u, v = flow.values[..., 0], flow.values[..., 1]
     far = [(float(c.min()) * spec.scale, float(c.max()) * spec.scale) for c in (v, u)]
     widest = max(high for _, high in image.diameter) * image.sigma_per_diameter
@@ -85,8 +85,11 @@ def seeded(flow: Flow, spec: FlowSpec, image: ImageSpec) -> Rectangle:
     return Rectangle(-before[0], -before[1], sides[0], sides[1])
 
 
-def _configured(spec: FlowSpec, image: ImageSpec) -> Rectangle:
-    """The official code's bounds (section 2.3), integer truncation included."""
+def configured(spec: FlowSpec, image: ImageSpec) -> Rectangle:
+    """The official code's bounds (section 2.3), integer truncation included.
+
+    Raises ConfigError where the image lies too near to the field's edge, naming the size needed.
+    """
     size = field_size(spec, image.shape)
     fast = [max(0.0, speed) * spec.dt for speed in spec.max_speed]
     slow = [min(0.0, speed) * spec.dt for speed in spec.min_speed]

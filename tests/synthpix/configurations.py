@@ -53,7 +53,7 @@ def configuration(folder: Path, flows: int = 5, **changes: Any) -> dict[str, Any
 
 def small_flow(t: int = 0, size: int = 64) -> Flow:
     """One of a few smooth flows of 64 px."""
-    return analytic.taylor_green(2.0, 64.0, phase=0.3 * t).sample((size, size))
+    return Flow(analytic.taylor_green(2.0, 64.0, phase=0.3 * t).sample((size, size)).values, name=f"flow {t}")
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
