@@ -107,7 +107,9 @@ def _lit(jnp: Any, par: Any, shape: int, z: Any) -> Any:
     return jnp.where(par[_AT["sheet"]] > 0, profile * (square <= 1), 1.0)
 
 
-def _pair(size: tuple, base: Any, index: Any, flow: Any, place: Any, par: Any, d: Any, i: Any, r: Any, count: Any) -> Any:
+def _pair(
+    size: tuple, base: Any, index: Any, flow: Any, place: Any, par: Any, d: Any, i: Any, r: Any, count: Any
+) -> Any:
     """Light of both images, and (visible 1, visible 2, lost, mean peak)."""
     jax = library()
     jnp, (height, width, slots, reach, kind, shape) = jax.numpy, size
@@ -135,7 +137,9 @@ def _pair(size: tuple, base: Any, index: Any, flow: Any, place: Any, par: Any, d
         inside = (py >= -0.5) & (py < height - 0.5) & (px >= -0.5) & (px < width - 0.5)
         seen.append((amplitude > 0, inside, amplitude))
         factor = par[_AT["sigma_per_diameter"]]
-        images.append(_scattered(jax, (height, width, reach, kind), py, px, sy * factor, sx * factor, rho, amplitude, par))
+        images.append(
+            _scattered(jax, (height, width, reach, kind), py, px, sy * factor, sx * factor, rho, amplitude, par)
+        )
     (lit1, in1, a1), (lit2, in2, _) = seen
     visible1, visible2 = jnp.sum(lit1 & in1), jnp.sum(lit2 & in2)
     mean_peak = jnp.sum(a1 * in1) / jnp.maximum(visible1, 1)
@@ -163,7 +167,13 @@ def _scattered(jax: Any, size: tuple, y: Any, x: Any, sy: Any, sx: Any, rho: Any
     if kind == 0:
         value = gaussian(dy, dx)
     elif kind == 1:
-        value = jnp.pi / 2 * (sy * sx)[:, None, None] * steps(dy, sy, fill_y)[:, :, None] * steps(dx, sx, fill_x)[:, None, :]
+        value = (
+            jnp.pi
+            / 2
+            * (sy * sx)[:, None, None]
+            * steps(dy, sy, fill_y)[:, :, None]
+            * steps(dx, sx, fill_x)[:, None, :]
+        )
     else:
         nodes, weights = np.polynomial.legendre.leggauss(4)
         value = sum(wy * wx * gaussian(dy + ny * fill_y / 2, dx + nx * fill_x / 2)

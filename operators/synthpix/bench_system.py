@@ -63,7 +63,9 @@ def _write(config: dict, folder: Path) -> Path:
 def _together(count: int, path: Path, seconds: float) -> float:
     """Sum of the rates of `count` processes that render at the same time."""
     command = [sys.executable, "-c", RENDER, str(path), str(seconds)]
-    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    running = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
+    ]
     try:
         for process in running:
             process.stdout.readline()

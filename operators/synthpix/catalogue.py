@@ -8,7 +8,7 @@ import numpy as np
 from operators.lab import datasets
 from operators.synthpix import twins
 from operators.synthpix.analytic import AnalyticSource
-from operators.synthpix.flows import Flow, FloSource
+from operators.synthpix.flows import FloSource, Flow
 
 SET = "piv_cai2019"
 STEMS = {

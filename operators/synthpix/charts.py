@@ -58,7 +58,9 @@ def locking(probes: "pl.DataFrame") -> tuple[Any, "pl.DataFrame"]:
     """Peak locking of both spot models: fractions that are measured, and the error over the true fraction."""
     import polars as pl
 
-    table = probes.filter(pl.col("probe") == "peak_lock").select("series", true="x", measured="y", error="z", data="data")
+    table = probes.filter(pl.col("probe") == "peak_lock").select(
+        "series", true="x", measured="y", error="z", data="data"
+    )
     look = figures.look(["integrated", "point"])
     figure, axes = figures.panels(1, 2, width=4.6, height=3.3)
     for name, style in look.items():

@@ -185,7 +185,11 @@ def _specs(value: dict[str, Any]) -> tuple[ImageSpec, FlowSpec, Camera]:
     noise = {"noise_uniform": value["noise_uniform"], "noise_mean": value["noise_gaussian_mean"],
              "noise_sigma": value["noise_gaussian_std"], "bit_depth": None}  # fmt: skip
     demand(value["camera"] is None or isinstance(value["camera"], Mapping), "camera", value["camera"], "a mapping")
-    camera = rename.call(Camera, **noise) if value["camera"] is None else _made(Camera, "camera", {**noise, **value["camera"]})
+    camera = (
+        rename.call(Camera, **noise)
+        if value["camera"] is None
+        else _made(Camera, "camera", {**noise, **value["camera"]})
+    )
     return image, flow, camera
 
 

@@ -16,7 +16,7 @@ class ConfigError(ValueError):
         return type(self), (self.key, self.reason, self.value)
 
 
-class CorruptFile(ValueError):  # noqa: N818  (the name users know)
+class CorruptFile(ValueError):
     """A flow file is damaged or not what its name says; `path` and the place in the file are in the message."""
 
     def __init__(self, path: Path | str, reason: str):
@@ -27,7 +27,7 @@ class CorruptFile(ValueError):  # noqa: N818  (the name users know)
         return type(self), (self.path, self.reason)
 
 
-class SourceTimeout(ValueError):  # noqa: N818
+class SourceTimeout(ValueError):
     """A flow was not read in time. The stream is not over: the next call gets the flow when the read returns."""
 
     def __init__(self, path: Path | str, seconds: float):
@@ -38,5 +38,5 @@ class SourceTimeout(ValueError):  # noqa: N818
         return type(self), (self.path, self.seconds)
 
 
-class EpisodeEnd(ValueError):  # noqa: N818
+class EpisodeEnd(ValueError):
     """The episode has no further step; call `next_episode()` to start new ones."""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from operators.synthpix import camera as optics
-from operators.synthpix import geometry, kernel, matching, rng, sheet as light
+from operators.synthpix import geometry, kernel, matching, rng
+from operators.synthpix import sheet as light
 from operators.synthpix.errors import ConfigError
 from operators.synthpix.flows import Flow
 from operators.synthpix.specs import Camera, FlowSpec, ImageSpec, Sheet

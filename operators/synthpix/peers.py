@@ -87,6 +87,7 @@ class Peer:
 
 def openpiv(pairs: Sequence[tuple[np.ndarray, np.ndarray]], windows: Sequence[int]) -> Iterator[tuple[np.ndarray, ...]]:
     """(y, x, u, v) of every pair by OpenPIV; one window: extended search area, several: multi-pass deformation."""
+    interpreter("openpiv")
     with tempfile.TemporaryDirectory(prefix="pg-piv-") as folder:
         given, found = Path(folder) / "pairs.npy", Path(folder) / "vectors.npz"
         np.save(given, np.stack([np.stack(pair) for pair in pairs]))

@@ -13,6 +13,8 @@ import numpy as np
 
 from operators.lab import stage
 
+DICTIONARY_BYTES = 1 << 28
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -91,9 +93,12 @@ def path(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.parquet"
 
 
-def write(folder: Path, shard: Shard, batches: list["Batch"], manifest: "pl.DataFrame", *, full_disk: bool = False) -> str:
+def write(
+    folder: Path, shard: Shard, batches: list["Batch"], manifest: "pl.DataFrame", *, full_disk: bool = False
+) -> str:
     """Write one shard and its manifest; the SHA-256 over its pairs. `full_disk` fails as a full disk does (faults)."""
     import polars as pl
+    import pyarrow.parquet as parquet
 
     columns: dict[str, list] = {"pair": [], "image1": [], "image2": [], "label": []}
     for batch in batches:
@@ -101,13 +106,17 @@ def write(folder: Path, shard: Shard, batches: list["Batch"], manifest: "pl.Data
         for name, arrays in (("image1", batch.images1), ("image2", batch.images2), ("label", batch.flow)):
             columns[name] += [array.tobytes() for array in arrays]
     height, width = batches[0].images1.shape[1:]
-    frame = pl.DataFrame(columns, schema={"pair": pl.Int64, "image1": pl.Binary, "image2": pl.Binary, "label": pl.Binary})
+    frame = pl.DataFrame(
+        columns, schema={"pair": pl.Int64, "image1": pl.Binary, "image2": pl.Binary, "label": pl.Binary}
+    )
     frame = frame.with_columns(height=pl.lit(height, pl.Int64), width=pl.lit(width, pl.Int64))
     target = path(folder, shard.number)
     with stage.atomic(target.with_suffix(".manifest")) as temporary:
         manifest.write_parquet(temporary)
     with stage.atomic(target) as temporary:
-        frame.write_parquet(temporary, compression="uncompressed")
+        # Pairs of one flow share their label: a dictionary holds each once.
+        parquet.write_table(frame.to_arrow(), temporary, compression="none", use_dictionary=["label"],
+                            dictionary_pagesize_limit=DICTIONARY_BYTES, write_statistics=False)  # fmt: skip
         if full_disk:
             raise OSError(28, f"No space left on device (injected): {target.name}")
     return hashlib.sha256("".join(manifest["sha256"]).encode()).hexdigest()

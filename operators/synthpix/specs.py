@@ -25,7 +25,9 @@ def demand(holds: bool, key: str, value: Any, expected: str) -> None:
 
 def is_number(value: Any) -> bool:
     """A finite real number; booleans are none."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and np.isfinite(value)
+    return (
+        isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and np.isfinite(value)
+    )
 
 
 def pair_of_numbers(key: str, value: Any) -> tuple[float, float]:
@@ -154,7 +156,9 @@ class Sheet:
         _one_of("sheet.profile", self.profile, ("e2", "synpivimage"))
         moves = self.out_of_plane
         demand(moves == "flow" or is_number(moves), "sheet.out_of_plane", moves, "a number of px or 'flow'")
-        demand(width is not None or moves == 0, "sheet.out_of_plane", moves, "0 where there is no sheet (width_px None)")
+        demand(
+            width is not None or moves == 0, "sheet.out_of_plane", moves, "0 where there is no sheet (width_px None)"
+        )
 
 
 @dataclass(frozen=True)

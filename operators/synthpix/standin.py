@@ -19,7 +19,7 @@ from operators.synthpix.standin_math import (
     unit32,
 )
 from operators.synthpix.standin_motion import displace, displacement, label
-from operators.synthpix.standin_spots import add_spot, reach
+from operators.synthpix.standin_spots import add_spot
 
 __all__ = ["add_spots", "displace", "expose", "label", "render", "words"]
 
@@ -185,7 +185,12 @@ def _populate(values, place, par, d, i_range, r, k0, k1, pair, particles, canvas
     height, width = canvas.shape[1:]
     where, looks = np.empty((2, particles, 2)), np.empty((2, particles, 4), F)
     many, visible = np.zeros(2, np.int64), np.zeros(2, np.int64)
-    look, hidden, seen, inside = np.empty((2, 4), F), np.zeros(2, np.bool_), np.zeros(2, np.bool_), np.zeros(2, np.bool_)
+    look, hidden, seen, inside = (
+        np.empty((2, 4), F),
+        np.zeros(2, np.bool_),
+        np.zeros(2, np.bool_),
+        np.zeros(2, np.bool_),
+    )
     lost, peak = 0, 0.0
     for particle in range(particles):
         y, x, z = _draw(par, d, i_range, r, k0, k1, pair, particle, look, hidden)
@@ -273,7 +278,9 @@ def _expose_light(light, par, k0, k1, pair, image, mask, out, stats):
 
 def expose(light, par, k0, k1, pair, image, out, stats):
     """The sensor alone: light `(H, W)` f32 to counts (see kernel.py)."""
-    _expose_light(light, par, np.uint32(k0), np.uint32(k1), np.uint64(pair), image, np.zeros((0, 0), np.uint8), out, stats)
+    _expose_light(
+        light, par, np.uint32(k0), np.uint32(k1), np.uint64(pair), image, np.zeros((0, 0), np.uint8), out, stats
+    )
 
 
 @kernel

@@ -109,7 +109,7 @@ def _cylinder(seed: int) -> np.ndarray:
     y0 = 128.0 + np.random.default_rng([seed, 12]).uniform(-2, 2)
     from scipy.special import erf
 
-    speed, depth, width, radius = 2.25, 1.03, 66.0, 20.0
+    speed, depth, width, radius = 2.25, 1.03, 66.0, 18.4
     dy, dx = y - y0, x - 20.0
     square = np.maximum(dy**2 + dx**2, radius**2)
     deficit = depth * width * np.sqrt(np.pi / 2) * erf(dy / (np.sqrt(2) * width))

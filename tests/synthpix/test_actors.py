@@ -53,7 +53,13 @@ def plain(tmp_path_factory):
 
 def test_the_planner_gives_every_shard_once_and_takes_lost_ones_back():
     planned = shards.plan([40, 20], 16)
-    assert [(s.first, s.count, s.size) for s in planned] == [(0, 16, 0), (16, 16, 0), (32, 8, 0), (40, 16, 1), (56, 4, 1)]
+    assert [(s.first, s.count, s.size) for s in planned] == [
+        (0, 16, 0),
+        (16, 16, 0),
+        (32, 8, 0),
+        (40, 16, 1),
+        (56, 4, 1),
+    ]
     planner = ShardPlanner(planned)
     first, second = planner.next(0), planner.next(1)
     planner.validate()
@@ -79,7 +85,9 @@ def test_the_manifest_tells_every_pair_and_its_bytes(plain, tmp_path):
     assert list(manifest.columns) == list(simulate.KINDS)
     assert manifest["pair"].to_list() == list(range(60))
     assert manifest["sha256"].n_unique() == 60
-    assert set(manifest["flow_id"]) == {f"{f}-{s}" for f in ("uniform", "rotation", "backstep") for s in ("32x40", "24x24")}
+    assert set(manifest["flow_id"]) == {
+        f"{f}-{s}" for f in ("uniform", "rotation", "backstep") for s in ("32x40", "24x24")
+    }
     assert manifest["data"].unique().to_list() == ["synthetic"]
     place, _, _ = render(settings(), tmp_path)
     image1, image2, label = rendering.read_pairs(place, [41, 3], settings())[0]

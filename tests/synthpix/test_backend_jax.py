@@ -12,7 +12,11 @@ from tests.synthpix.configurations import same, small_flow
 THERE = importlib.util.find_spec("jax") is not None
 CASES = {
     "jassal": (ImageSpec(shape=(96, 96), psf="point", diameter_var=0.03, rho_var=0.1), Sheet(), Camera(bit_depth=None)),
-    "integrated": (ImageSpec(shape=(96, 96), rho=((0, 0),)), Sheet(), Camera(shot_noise=True, baseline=10, dark_sigma=2)),
+    "integrated": (
+        ImageSpec(shape=(96, 96), rho=((0, 0),)),
+        Sheet(),
+        Camera(shot_noise=True, baseline=10, dark_sigma=2),
+    ),
     "sheet": (ImageSpec(shape=(96, 96)), Sheet(width_px=10, out_of_plane=2.0), Camera(bit_depth=16, qe=0.5)),
 }
 

@@ -13,7 +13,9 @@ try:
     BUILT = True
 except ValueError:
     BUILT = False
-needs_native = pytest.mark.skipif(not BUILT, reason="the native core is not built; numba stands in and has no twin here")
+needs_native = pytest.mark.skipif(
+    not BUILT, reason="the native core is not built; numba stands in and has no twin here"
+)
 
 # Known answers of philox4x32-10 from the Random123 distribution (kat_vectors).
 KNOWN = [
@@ -77,7 +79,9 @@ def test_masks_and_displacements_agree_too():
 
 
 @pytest.mark.parametrize("core", ["numba", pytest.param("native", marks=needs_native)])
-@pytest.mark.parametrize(("psf", "rho"), list(itertools.product(("point", "integrated"), (0.0, 0.05, -0.4, 0.8, -0.95))))
+@pytest.mark.parametrize(
+    ("psf", "rho"), list(itertools.product(("point", "integrated"), (0.0, 0.05, -0.4, 0.8, -0.95)))
+)
 def test_spots_are_within_1e_4_of_the_plain_reference(core, psf, rho):
     draw = np.random.default_rng([7, int(100 * abs(rho))])
     for s in (0.1, 0.25, 0.4, 0.6, 0.75, 1.0, 1.6, 3.0):
@@ -95,7 +99,9 @@ def test_spots_are_within_1e_4_of_the_plain_reference(core, psf, rho):
 
 
 def test_spots_are_cut_at_the_border_and_centres_never_move():
-    at_edge = np.array([[0.2, 63.7, 1.0, 1.0, 0.0, 100.0], [-2.0, 10.0, 1.0, 1.0, 0.1, 100.0], [-9.0, 5, 1, 1, 0, 100.0]])
+    at_edge = np.array(
+        [[0.2, 63.7, 1.0, 1.0, 0.0, 100.0], [-2.0, 10.0, 1.0, 1.0, 0.1, 100.0], [-9.0, 5, 1, 1, 0, 100.0]]
+    )
     big = spots.add(at_edge + np.array([20, 20, 0, 0, 0, 0]), (104, 104))
     assert np.abs(spots.add(at_edge, (64, 64)) - big[20:84, 20:84]).max() < 2e-4
 
