@@ -1,4 +1,4 @@
-"""SynthPix (arXiv 2512.09664): particle-image pairs for PIV, generated fast, with a label that is exactly registered."""
+"""SynthPix (arXiv 2512.09664): particle-image pairs for PIV, generated fast, exactly labelled."""
 
 import lazy_loader
 

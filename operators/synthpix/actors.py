@@ -1,12 +1,13 @@
 """Flow server and render workers as Ray actors, and the driver that keeps them busy whatever dies.
 
-Pure classes (FlowServer, RenderWorker, and ShardPlanner in shards.py) know nothing of Ray; the shells are the last lines
-of this file. Images never travel: a worker writes its shard itself, blocks of >= 16 pairs at a time, and Ray carries
-flows, ranges and reports. Because a pair depends on (seed, epoch, number) alone, a shard lost with its worker is
-rendered again by another and is the same bytes.
+Pure classes (FlowServer, RenderWorker, and ShardPlanner in shards.py) know nothing of Ray; the shells are the last
+lines of this file. Images never travel: a worker writes its shard itself, blocks of >= 16 pairs at a time, and Ray
+carries flows, ranges and reports. Because a pair depends on (seed, epoch, number) alone, a shard lost with its worker
+is rendered again by another and is the same bytes.
 
 Promises: a killed worker's shards are given out again; a stopped one is replaced after `deadline_s`; a full disk is an
-error and leaves no half shard; a slow read is waited for up to the source's patience, then SourceTimeout names the path.
+error and leaves no half shard; a slow read is waited for as long as the source is patient, then
+SourceTimeout names the path.
 """
 
 import os

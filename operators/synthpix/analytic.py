@@ -188,7 +188,7 @@ def cylinder(speed: float = 3.0, radius: float = 30.0, y0: float = 128.0, x0: fl
 
 def solenoidal(rms: float = 1.5, modes: int = 64, size: float = 256.0, seed: int = 0, phase: float = 0.0,
                slope: float = -5 / 3) -> Analytic:  # fmt: skip
-    """A sum of random plane waves without divergence; energy spectrum k^slope between wave numbers 1 and 16 of `size`."""
+    """A sum of random plane waves without divergence; energy k^slope between wave numbers 1 and 16 of `size`."""
     rng = np.random.default_rng([seed, 7])
     k = np.exp(rng.uniform(0, np.log(16.0), modes)) * 2 * np.pi / size
     angle, start = rng.uniform(0, 2 * np.pi, (2, modes))
@@ -220,7 +220,7 @@ PHASED = ("taylor_green", "solenoidal", "sine")
 
 
 class AnalyticSource:
-    """Analytic flows on a grid of `shape` nodes `step` px apart; flows of PHASED advance by `phase_step` rad a frame."""
+    """Analytic flows on a grid of `shape` nodes `step` px apart; PHASED ones advance by `phase_step` rad a frame."""
 
     def __init__(self, names: Sequence[str], shape: tuple[int, int] = (256, 256), *, step: float = 1.0,
                  frames: int = 1, phase_step: float = 0.1, **parameters: dict):  # fmt: skip

@@ -87,7 +87,7 @@ def _moved(jax: Any, flow: Any, place: Any, y: Any, x: Any) -> Any:
     h = 1.0 / jnp.maximum(place[5], 1)
 
     def step(_: int, total: Any) -> Any:
-        sy, sx, sz = total
+        sy, sx, _ = total
         a = velocity(y + sy, x + sx)
         b = velocity(y + sy + a[0] * h / 2, x + sx + a[1] * h / 2)
         c = velocity(y + sy + b[0] * h / 2, x + sx + b[1] * h / 2)

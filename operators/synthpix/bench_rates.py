@@ -100,8 +100,9 @@ def _group(settings: Settings, cases: list[str], config: dict, batch: int) -> It
         peer, why = _ready(stack, settings, "synthpix_rates.py", "synthpix", do="make", config=config)
         wanted = any(_slow(case) for case in cases)
         slow = {"do": "run", "size": SIDE, "ppp": 0.035, "diameter": 4.0}
-        other, why_slow = _ready(stack, settings, "synpivimage_rates.py", "synpivimage", pairs=1, **slow) if wanted else (
-            None, "")  # fmt: skip
+        other, why_slow = None, ""
+        if wanted:
+            other, why_slow = _ready(stack, settings, "synpivimage_rates.py", "synpivimage", pairs=1, **slow)
         for _ in range(settings.bench_repeats if batch < 256 else min(3, settings.bench_repeats)):
             answer = peer.ask(do="run", batches=PEER_BATCHES[batch]) if peer else None
             for case, sampler in samplers.items():
@@ -109,7 +110,7 @@ def _group(settings: Settings, cases: list[str], config: dict, batch: int) -> It
                 if answer:
                     found[case, SYNTHPIX].add(answer)
                 if other and _slow(case):
-                    found[case, SYNPIV].add(other.ask(pairs=2, **slow))
+                    found[case, SYNPIV].add(other.ask(pairs=1, **slow))
     for (case, tool), samples in found.items():
         yield case, tool, samples, {"ours": "", SYNTHPIX: why, SYNPIV: why_slow}[tool]
 

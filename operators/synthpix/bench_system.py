@@ -1,4 +1,4 @@
-"""The other bars: two processes, the first batch, reads hidden behind rendering, and the defects D1 and D2 side by side."""
+"""The other bars: two processes, the first batch, reads hidden behind rendering, the defects D1 and D2 side by side."""
 
 import os
 import subprocess
@@ -129,7 +129,7 @@ def _hidden(settings: Settings, config: dict) -> list[dict[str, Any]]:
 
 
 def defects_of(images: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """D1: largest error of a coarse linear shear's label, px. D2: largest |column / centre - 1| of images `(n, H, W)`."""
+    """D1: largest error of a coarse shear's label, px. D2: largest |column / centre - 1| of images `(n, H, W)`."""
     columns = images.mean(axis=(0, 1))
     centre = columns[16:-16].mean()
     true = np.arange(label.shape[1]) / 8

@@ -40,7 +40,7 @@ def entries(analytic: tuple[str, ...], items: tuple[str, ...], root: Path | None
 
 
 def load(entry: Entry, shape: tuple[int, int], *, seed: int, root: Path | None) -> Flow:
-    """The flow of an entry on a grid of `shape`: analytic flows are sampled, items are cut or repeated at their edge."""
+    """The flow of an entry on a grid of `shape`: analytic flows are sampled, items cut or extended by their edge."""
     if entry.path.startswith("analytic:"):
         return AnalyticSource([entry.name], shape).get(0)
     values = item_flow(entry.name, seed=seed, root=root).values

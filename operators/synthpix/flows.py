@@ -96,7 +96,7 @@ class FileSource:
 
 
 def expand(files: Sequence[str | Path], pattern: str, suffixes: tuple[str, ...]) -> list[Path]:
-    """The files meant by a list of files and folders. Raises ConfigError naming what is not there or not of the kind."""
+    """The files meant by a list of files and folders. Raises ConfigError naming what is missing or of another kind."""
     if isinstance(files, (str, Path)) or not isinstance(files, Sequence):
         raise ConfigError("file_list", "expected a list of files or folders", files)
     found: list[Path] = []

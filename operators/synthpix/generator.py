@@ -1,8 +1,8 @@
 """Pairs of particle images with their exact label: the one place where specs, flow and kernel come together.
 
-A pair is a pure function of (specs, flow, seed, epoch, index): no state, so batches, order, threads and processes cannot
-change a byte. What depends on the flow alone (its place, the seeding rectangle, the label) is worked out once per flow.
-Section 2.5 of the specification.
+A pair is a pure function of (specs, flow, seed, epoch, index): no state, so batches, order, threads and processes
+cannot change a byte. What depends on the flow alone (its place, the seeding rectangle, the label) is worked out once per
+flow. Section 2.5 of the specification.
 """
 
 from collections import OrderedDict
@@ -17,6 +17,7 @@ import numpy as np
 from operators.synthpix import camera as optics
 from operators.synthpix import geometry, kernel, matching, rng
 from operators.synthpix import sheet as light
+from operators.synthpix.buffers import Pool
 from operators.synthpix.errors import ConfigError
 from operators.synthpix.flows import Flow
 from operators.synthpix.specs import Camera, FlowSpec, ImageSpec, Sheet
@@ -109,6 +110,7 @@ class Generator:
         self._mask = NO_MASK if mask is None else np.ascontiguousarray(mask, np.uint8)
         self._known: OrderedDict[Flow, _Prepared] = OrderedDict()
         self._pool: ThreadPoolExecutor | None = None
+        self._buffers = Pool()
 
     @property
     def backend(self) -> str:
@@ -151,7 +153,7 @@ class Generator:
             raise ConfigError("velocities_per_pixel", "gives an empty label", self.flow_spec.velocities_per_pixel)
         kinds = [((count, *self.image.shape), self.camera.dtype)] * 2 + [((count, *rows, 2), np.dtype(np.float32))]
         if out is None:
-            return tuple(np.empty(shape, dtype) for shape, dtype in kinds)
+            return tuple(self._buffers.take(shape, dtype) for shape, dtype in kinds)
         for name, array, (shape, dtype) in zip(("images1", "images2", "flow"), out, kinds, strict=True):
             if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
                 raise ConfigError(f"out.{name}", f"expected a contiguous {dtype} array {shape}", (array.shape,

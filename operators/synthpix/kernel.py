@@ -1,11 +1,12 @@
-"""The renderer: the compiled core (native/) where it is built, numba's stand-in where it is not. Both give the same bytes.
+"""The renderer: the compiled core (native/) where it is built, numba's stand-in where it is not; the same bytes.
 
     render(flow, place, parameters, diameters, intensities, rhos, mask, k0, k1, pair, first, second, stats)
         one image pair: flow `(h, w, 2 or 3)` f32, component 0 along x; place f64 (PLACE); parameters f64 (PARAMETERS);
         lists of ranges `(n, 2)` f64; mask `(H, W)` u8 or `(0, 0)`; key words and pair number; images `(H, W)` u8, u16
         or f32, written; stats f64 (STATISTICS), written
     displace(flow, place, y, x, out)           displacements (dy, dx) px of points, f64, out `(n, 2)`
-    label(flow, place, per_pixel, mode, scale, out) -> failed      out `(h, w, 2)` f32, (dx, dy) * scale, NaN where failed
+    label(flow, place, per_pixel, mode, scale, out) -> failed
+        out `(h, w, 2)` f32, (dx, dy) * scale, NaN where it does not converge
     add_spots(spots, integrated, fill_y, fill_x, cut, out)         spots `(n, 6)` f64: y, x, sigma y, x, rho, intensity
     expose(light, parameters, k0, k1, pair, image, out, stats)     the sensor alone; stats: saturated pixels, mean
     words(k0, k1, stream, pair, first, out)                        Philox words, out `(n, 4)` u32

@@ -1,4 +1,4 @@
-"""Histogram matching as the official code does it: 256 bins, cumulative distributions, `searchsorted`; after clipping."""
+"""Histogram matching as the official code does it: 256 bins, cumulative sums, `searchsorted`; after clipping."""
 
 import numpy as np
 

@@ -2,7 +2,7 @@
 
 `method="openpiv"` runs OpenPIV 0.26 (GPL-3, never imported here) in the peers' interpreter; `method="fft"` is a small
 correlator of our own, so that the gate runs anywhere: one pass, window of 3/4 of the search area (as OpenPIV's extended
-search), circular correlation, three-point Gauss fit. Results carry the method. Windows tile from the image's corner, and
+search), circular correlation, three-point Gauss fit. Results carry the method. Windows tile from the image's corner,
 the overlap is half a window: other overlaps shift OpenPIV's coordinates (section 11 of the specification).
 """
 
@@ -149,7 +149,8 @@ def summary(du: np.ndarray, dv: np.ndarray, u_true: np.ndarray, v_true: np.ndarr
     e, f = np.concatenate([du[kept], dv[kept]]), np.concatenate([u_true[kept], v_true[kept]])
     return {
         **{"bias_u": float(du[kept].mean()), "bias_v": float(dv[kept].mean()), "rms": float(np.sqrt(np.mean(e**2)))},
-        **{"median": float(np.median(far)), "p90": float(np.quantile(far, 0.9)), "outlier_share": float(1 - kept.mean())},
+        **{"median": float(np.median(far)), "p90": float(np.quantile(far, 0.9))},
+        "outlier_share": float(1 - kept.mean()),
         **{"peak_lock_px": float(abs(2 * np.mean(e * np.sin(2 * np.pi * f)))), "n": int(far.size)},
     }  # fmt: skip
 

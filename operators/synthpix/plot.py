@@ -52,8 +52,9 @@ def _shown(settings: Settings, manifest, folder: Path) -> tuple:
     place = next(path for path in sorted(folder.iterdir()) if path.is_dir())
     image1, image2, label = rendering.read_pairs(place, [row["pair"]], settings)[0]
     scale = 255.0 / (2 ** (settings.bit_depth or 8) - 1)
+    look = f"{row['ppp_effective']:.3f} per px), {settings.psf} spots"
     text = (f"Pair {row['pair']} ({row['flow_id']}, {row['data']}), {row['visible_1']} particles in image 1 "
-            f"({row['ppp_effective']:.3f} per px), {settings.psf} spots, label at the {settings.label_at} of the path.")  # fmt: skip
+            f"({look}, label: {settings.label_at} of the path.")  # fmt: skip
     return image1.astype(np.float64) * scale, image2.astype(np.float64) * scale, np.array(label), text
 
 

@@ -5,6 +5,7 @@ batch (D8): a late block raises SourceTimeout and is served by the next call; th
 reader has said that it is done; whatever the reader raises is raised here.
 """
 
+import contextlib
 import queue
 import threading
 from typing import Any, Protocol
@@ -116,14 +117,14 @@ class Prefetch:
 def _read(stream: BlockStream, out: queue.Queue, stop: threading.Event) -> None:
     def put(item: tuple[str, Any, dict]) -> None:
         while not stop.is_set():
-            try:
-                return out.put(item, timeout=POLL_S)
-            except queue.Full:
-                continue
+            with contextlib.suppress(queue.Full):
+                out.put(item, timeout=POLL_S)
+                return
 
     while not stop.is_set():
         try:
             block = next(stream)
         except BaseException as error:  # the consumer raises it: an error, the end of the stream, a thread's exit
-            return put(("error", error, stream.state()))
+            put(("error", error, stream.state()))
+            return
         put(("block", block, stream.state()))

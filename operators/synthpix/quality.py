@@ -26,7 +26,7 @@ PATH_PART = {"start": 0.0, "mid": 0.5, "end": 1.0}
 
 
 def registration_cases() -> Iterator[tuple[str, Flow, FlowSpec, tuple[int, int]]]:
-    """Name, flow, spec and image shape: coarse, fine, oblong, shifted and scaled grids, both grid rules, every label."""
+    """Name, flow, spec and image shape: coarse, fine, oblong, shifted, scaled grids, both grid rules, every label."""
     rng = np.random.default_rng([0, 5])
     shapes = {"coarse": ((16, 16), (64, 64)), "fine": ((96, 80), (32, 48)), "oblong": ((20, 50), (64, 40))}
     for name, (nodes, shape) in shapes.items():
@@ -85,8 +85,9 @@ def border(pairs: int, seed: int, size: int = 256) -> tuple[list[dict[str, Any]]
             profile = totals[image].mean(axis)
             centre = profile[size // 4 : -size // 4].mean()
             profiles[f"image {image + 1}, {name}"] = profile / centre
-            rows.append({"policy": "ours", "method": "border", "flow": "uniform", "label_at": f"image {image + 1}, {name}",
-                         "seed": seed, "border_flatness": float(np.abs(profile / centre - 1).max()), "n": pairs})  # fmt: skip
+            flatness = float(np.abs(profile / centre - 1).max())
+            rows.append({"policy": "ours", "method": "border", "flow": "uniform", "seed": seed, "n": pairs,
+                         "label_at": f"image {image + 1}, {name}", "border_flatness": flatness})  # fmt: skip
     return rows, profiles
 
 

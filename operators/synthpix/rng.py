@@ -1,8 +1,8 @@
 """Philox-4x32-10 in numpy: the reference of the counters that native/philox.h and standin_math.py compute.
 
-Paper: Salmon, Moraes, Dror, Shaw, Parallel random numbers: as easy as 1, 2, 3 (SC 2011). Departure from this repository's
-rule (`default_rng`): pixels and particles need numbers that depend on nothing but (seed, epoch, pair, index), so that
-any worker, batch or order gives the same bytes.
+Paper: Salmon, Moraes, Dror, Shaw, Parallel random numbers: as easy as 1, 2, 3 (SC 2011). Departure from this
+repository's rule (`default_rng`): pixels and particles need numbers that depend on nothing but (seed, epoch, pair,
+index), so that any worker, batch or order gives the same bytes.
 """
 
 import numpy as np

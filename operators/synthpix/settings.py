@@ -117,7 +117,8 @@ class Settings(lab.Settings):
 
 
 def _check_looks(name: str, looks: Looks) -> None:
-    rules = {"density": 0 <= looks.density[0] <= looks.density[1], "diameter": 0 < looks.diameter[0] <= looks.diameter[1],
+    rules = {"density": 0 <= looks.density[0] <= looks.density[1],
+             "diameter": 0 < looks.diameter[0] <= looks.diameter[1],
              "intensity": 0 < looks.intensity[0] <= looks.intensity[1],
              "rho": -1 < looks.rho[0] <= looks.rho[1] < 1}  # fmt: skip
     for key, holds in rules.items():

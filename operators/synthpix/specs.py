@@ -65,9 +65,9 @@ def ranges(key: str, value: Any, *, rule: str) -> np.ndarray:
 class ImageSpec:
     """Size, particles and spots. Lists of ranges: one is picked per pair, each particle then draws within it.
 
-    shape `(H, W)` px; density particles per px (of the sheet in image 1); diameter px; intensity counts; *_var variances
-    of the change from image 1 to 2; p_hide probabilities per image; fill factors (y, x); cut in sigmas. `margin="auto"`
-    seeds the image grown by the largest displacement and the spot radius, so that both images are filled evenly;
+    shape `(H, W)` px; density particles per px (of the sheet in image 1); diameter px; intensity counts; *_var
+    variances of the change from image 1 to 2; p_hide probabilities per image; fill factors (y, x); cut in sigmas.
+    `margin="auto"` seeds the image grown by the largest displacement and the spot radius, so that both images are filled evenly;
     "config" takes the bounds of the official code. mask `(H, W)` of 0 and 1; histogram 256 counts that sum to H * W.
     """
 

@@ -15,7 +15,7 @@ _WEIGHT_4 = np.array([0.17392742, 0.32607258, 0.32607258, 0.17392742], F)
 @inner
 def reach(cut, sigma):
     """Pixels a spot reaches from its centre's pixel."""
-    return int(math.ceil(cut * sigma))
+    return math.ceil(cut * sigma)
 
 
 @inner
@@ -98,7 +98,7 @@ def _integrated_exact(canvas, top, bottom, left, right, row0, col0, sy0, sx0, s,
     sc = sx * narrow
     scale, lean = _ROOT_HALF / sc, rho * sx / sy
     slim = sy if sy < sc else sc
-    pieces = max(1, int(math.ceil(F(0.3) * fill_y / slim)))
+    pieces = max(1, math.ceil(F(0.3) * fill_y / slim))
     piece = fill_y / F(pieces)
     peak = F(1.25331414) * intensity * sc * piece
     ay = F(0.5) / (sy * sy)

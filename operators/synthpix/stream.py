@@ -1,5 +1,5 @@
-"""The order in which flows are served: passes, shuffling, blocks, episodes. Pure arithmetic on a cursor, so a stream can
-go on from a saved cursor bit for bit, whatever was read in between.
+"""The order in which flows are served: passes, shuffling, blocks, episodes. Pure arithmetic on a cursor, so a stream
+can go on from a saved cursor bit for bit, whatever was read in between.
 
 `Stream` serves blocks of flows; the last block of a finite stream is filled up with zero flows and a mask says which
 are real. `Episodic` serves B parallel time-ordered sequences from leaf folders. Section 2.2 of the specification;
@@ -34,8 +34,8 @@ class Block:
 class Stream:
     """Blocks of `block` flows from a source, over and over (`loop`) or once; `randomize` shuffles every pass anew.
 
-    `state()` and `restore` carry the cursor. Raises CorruptFile on an unreadable file (or passes over it), StopIteration
-    at the true end only.
+    `state()` and `restore` carry the cursor. Raises CorruptFile on an unreadable file (or passes over it),
+    StopIteration at the true end only.
     """
 
     def __init__(self, source: FlowSource, block: int, *, loop: bool = True, randomize: bool = False, seed: int = 0,

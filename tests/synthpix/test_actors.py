@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from operators.lab import cluster, stage
-from operators.synthpix import SourceTimeout, rendering, shards, simulate, trace
+from operators.synthpix import SourceTimeout, catalogue, rendering, shards, simulate, trace
 from operators.synthpix.actors import FlowServer
 from operators.synthpix.settings import Settings
 from operators.synthpix.shards import Shard, ShardPlanner
@@ -29,11 +29,9 @@ def settings(**changes) -> Settings:
 
 
 def hashes_of(made: Settings) -> list[str]:
-    import operators.synthpix.catalogue as catalogue
-
     entries = catalogue.entries(made.analytic, made.items, None)
-    return [hashlib.sha256(catalogue.load(e, (s.height, s.width), seed=made.seed, root=None).values.tobytes()).hexdigest()
-            for s in made.sizes for e in entries]  # fmt: skip
+    flows = [catalogue.load(e, (s.height, s.width), seed=made.seed, root=None) for s in made.sizes for e in entries]
+    return [hashlib.sha256(flow.values.tobytes()).hexdigest() for flow in flows]
 
 
 def render(made: Settings, folder: Path, **options):
@@ -68,9 +66,9 @@ def test_the_planner_gives_every_shard_once_and_takes_lost_ones_back():
     assert planner.next(1) == first
     planner.done(first.number, "a")
     planner.done(first.number, "a")
-    with pytest.raises(ValueError, match="shard 0: written as c, before as a"):
+    with pytest.raises(ValueError, match=r"shard 0: written as c, before as a"):
         planner.done(0, "c")
-    with pytest.raises(ValueError, match="shard: 9; there are 5"):
+    with pytest.raises(ValueError, match=r"shard: 9; there are 5"):
         planner.done(9, "c")
     while (shard := planner.next(2)) is not None:
         planner.done(shard.number, "x")
@@ -131,7 +129,7 @@ def test_blocks_and_shard_sizes_do_not_change_a_pair(plain, tmp_path):
 
 def test_a_full_disk_is_an_error_and_leaves_no_half_shard(tmp_path):
     worker = rendering.worker(settings().model_dump_json(), tmp_path, {"uniform": "synthetic"})
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match=r"No space left on device"):
         worker.render(Shard(0, 0, 0, 16), [small_flow()], full_disk=True)
     assert not list(tmp_path.glob("*.parquet"))
     assert not list(tmp_path.glob(".*"))
@@ -190,10 +188,10 @@ def test_a_stopped_worker_is_replaced_after_the_deadline(plain, tmp_path, ray_he
 @pytest.mark.slow
 def test_slow_reads_and_a_full_disk_are_named_across_processes(tmp_path, ray_head):
     slow = settings(faults=[{"kind": "slow_read", "at_shard": 0, "for_s": 0.2}], steady_timeout_s=0.1)
-    with pytest.raises(SourceTimeout, match="not read within 0.1 s"):
+    with pytest.raises(SourceTimeout, match=r"not read within 0.1 s"):
         by_ray(slow, tmp_path / "slow", ray_head)
     full = settings(faults=[{"kind": "disk_full", "at_shard": 1}])
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match=r"No space left on device"):
         by_ray(full, tmp_path / "full", ray_head)
     (place,) = (tmp_path / "full").iterdir()
     assert sorted(path.name for path in place.glob("*.parquet")) == ["00000.parquet"]

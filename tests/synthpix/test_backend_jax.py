@@ -23,7 +23,7 @@ CASES = {
 
 @pytest.mark.skipif(THERE, reason="jax is installed")
 def test_without_jax_the_error_says_what_to_install():
-    with pytest.raises(ConfigError, match="backend: 'jax'; needs the package jax, which is optional"):
+    with pytest.raises(ConfigError, match=r"backend: 'jax'; needs the package jax, which is optional"):
         Generator(ImageSpec(shape=(16, 16)), seed=0, backend="jax").pair(small_flow(), 0)
 
 

@@ -84,27 +84,27 @@ def test_bad_values_are_named(change, message, tmp_path):
 def test_missing_keys_and_files_are_named(tmp_path):
     given = configuration(tmp_path)
     del given["rho_var"]
-    with pytest.raises(ConfigError, match="rho_var: missing"):
+    with pytest.raises(ConfigError, match=r"rho_var: missing"):
         make(given)
-    with pytest.raises(ConfigError, match="config: .*; no such file"):
+    with pytest.raises(ConfigError, match=r"config: .*; no such file"):
         make(tmp_path / "none.yaml")
-    with pytest.raises(ConfigError, match="config: 3; expected the path"):
+    with pytest.raises(ConfigError, match=r"config: 3; expected the path"):
         config.load(3)
 
 
 def test_masks_and_histograms_are_checked():
     shape = (8, 8)
     for mask in (np.ones((8, 9)), np.full(shape, 2)):
-        with pytest.raises(ConfigError, match="mask"):
+        with pytest.raises(ConfigError, match=r"mask"):
             ImageSpec(shape=shape, mask=mask)
     for histogram in (np.ones(255), np.ones(256)):
-        with pytest.raises(ConfigError, match="histogram"):
+        with pytest.raises(ConfigError, match=r"histogram"):
             ImageSpec(shape=shape, histogram=histogram)
 
 
 def test_three_components_need_a_sheet_and_the_reverse():
     deep = Flow(np.zeros((16, 16, 3)))
-    with pytest.raises(ConfigError, match="flow: .*three components need a sheet"):
+    with pytest.raises(ConfigError, match=r"flow: .*three components need a sheet"):
         Generator(ImageSpec(shape=(16, 16)), seed=0).pair(deep, 0)
     with pytest.raises(ConfigError, match=r"sheet.out_of_plane: .*needs a flow of three components"):
         Generator(ImageSpec(shape=(16, 16)), Sheet(width_px=4, out_of_plane="flow"), seed=0).pair(small_flow(), 0)
@@ -142,7 +142,7 @@ def test_out_arrays_are_written_and_checked():
     out = (np.empty((2, 64, 64), np.uint8), np.empty((2, 64, 64), np.uint8), np.empty((2, 64, 64, 2), np.float32))
     assert generator.batch(small_flow(), [3, 4], out).images1 is out[0]
     assert same(out[0][1], generator.pair(small_flow(), 4).image1)
-    with pytest.raises(ConfigError, match="out.images2"):
+    with pytest.raises(ConfigError, match=r"out.images2"):
         generator.batch(small_flow(), [3, 4], (out[0], out[1][:1], out[2]))
 
 

@@ -28,8 +28,10 @@ SETTINGS = {
     "jassal": (ImageSpec(shape=(40, 72), psf="point", diameter_var=0.03, intensity_var=0.01, rho_var=0.1), Sheet(),
                Camera(bit_depth=None, noise_uniform=0.001)),
     "integrated": (ImageSpec(shape=(33, 50), diameter=((1.5, 4), (0.3, 1))), Sheet(), Camera()),
-    "round": (ImageSpec(shape=(33, 50), rho=((0, 0),), fill=(0.7, 0.9), p_hide=(0.1, 0.2)), Sheet(), Camera(bit_depth=12)),
-    "leaning": (ImageSpec(shape=(64, 64), rho=((-0.99, 0.99),), diameter=((0.1, 1.0),), psf="point"), Sheet(), Camera()),
+    "round": (ImageSpec(shape=(33, 50), rho=((0, 0),), fill=(0.7, 0.9), p_hide=(0.1, 0.2)), Sheet(),
+              Camera(bit_depth=12)),
+    "leaning": (ImageSpec(shape=(64, 64), rho=((-0.99, 0.99),), diameter=((0.1, 1.0),), psf="point"), Sheet(),
+                Camera()),
     "physics": (ImageSpec(shape=(48, 65)), Sheet(width_px=8, shape=3, out_of_plane=1.0, profile="synpivimage"),
                 Camera(bit_depth=10, qe=0.6, gain=2, baseline=20, dark_sigma=3, shot_noise=True, noise_mean=1)),
     "tiny": (ImageSpec(shape=(1, 1), density=(0.5, 0.5)), Sheet(), Camera(bit_depth=16)),
@@ -156,5 +158,5 @@ def test_labels_that_fold_are_nan_and_counted():
 
 
 def test_an_unknown_core_is_named():
-    with pytest.raises(ValueError, match="backend: 'cuda'; expected one of native, numba, jax"):
+    with pytest.raises(ValueError, match=r"backend: 'cuda'; expected one of native, numba, jax"):
         kernel.core("cuda")

@@ -61,7 +61,7 @@ def test_sequences_advance_by_phase():
     assert len(source) == 6
     assert not np.array_equal(source.get(0).values, source.get(1).values)
     assert np.array_equal(source.get(3).values, source.get(5).values)
-    with pytest.raises(ConfigError, match="analytic: 'vortex'; unknown flow"):
+    with pytest.raises(ConfigError, match=r"analytic: 'vortex'; unknown flow"):
         AnalyticSource(["vortex"])
 
 
@@ -108,9 +108,9 @@ def test_the_correlator_finds_a_shift_and_its_windows_tile_the_image():
     assert vectors.x[-1, -1] == 111.5
     assert np.median(vectors.u) == pytest.approx(1.3, abs=0.05)
     assert np.median(vectors.v) == pytest.approx(-2.6, abs=0.05)
-    with pytest.raises(ConfigError, match="windows: 256; larger than the image"):
+    with pytest.raises(ConfigError, match=r"windows: 256; larger than the image"):
         piv.correlate(pair.image1, pair.image2, search=256)
-    with pytest.raises(ConfigError, match="method: 'tracking'"):
+    with pytest.raises(ConfigError, match=r"method: 'tracking'"):
         piv.analyse([], method="tracking", windows=(32,))
 
 
@@ -210,8 +210,9 @@ def test_images_have_the_statistics_of_the_peers(tmp_path):
 
     config = bench_rates.configuration(Settings().looks, 100, tmp_path)
     np.save(tmp_path / "flow_0.npy", np.zeros((320, 320, 2), np.float32))
-    config |= {"flow_field_size": [320, 320], "img_offset": [32, 32], "max_speed_x": 12.0, "min_speed_x": -12.0,
-               "max_speed_y": 12.0, "min_speed_y": -12.0, "seeding_density_range": [0.035, 0.035], "noise_uniform": 0.0}  # fmt: skip
+    config |= {f"{end}_speed_{axis}": 12.0 if end == "max" else -12.0 for end in ("max", "min") for axis in "xy"}
+    config |= {"flow_field_size": [320, 320], "img_offset": [32, 32], "noise_uniform": 0.0,
+               "seeding_density_range": [0.035, 0.035]}  # fmt: skip
     with peers.Peer("synthpix_rates.py", "synthpix") as peer:
         peer.ask(do="make", config=config)
         peer.ask(do="save", batches=2, to=str(tmp_path / "theirs.npz"))
@@ -243,8 +244,12 @@ def test_a_spot_is_synpivimages_spot():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("flow", "bias", "rms"),
-    [(analytic.uniform(0.25, 0.1), 0.02, 0.02), (analytic.uniform(3.3, -1.7), 0.02, 0.02), (analytic.sine(2.0, 128.0), 1, 0.09)],
-)  # fmt: skip
+    [
+        (analytic.uniform(0.25, 0.1), 0.02, 0.02),
+        (analytic.uniform(3.3, -1.7), 0.02, 0.02),
+        (analytic.sine(2.0, 128.0), 1, 0.09),
+    ],
+)
 def test_openpiv_anchors(flow, bias, rms):
     image = ImageSpec(shape=(256, 256), **quality.PIV_LOOK)
     batch = Generator(image, flow=FlowSpec(label_at="mid", integrator="rk4"), seed=1).batch(
@@ -267,7 +272,7 @@ def test_openpiv_regression_on_the_second_order_term():
 
 def test_a_missing_peer_is_a_row_not_measured(monkeypatch, tmp_path):
     monkeypatch.setenv("PG_SYNTHPIX_PEERS_PYTHON", str(tmp_path / "none"))
-    with pytest.raises(peers.PeerError, match="openpiv is not installed for the peers"):
+    with pytest.raises(peers.PeerError, match=r"openpiv is not installed for the peers"):
         piv.analyse([], method="openpiv", windows=(32,))
     row = peers.row(bench="wall", case="a", ours="ours", peer="b", unit="s", ours_samples=[1.0], reason="missing")
     assert row["status"] == "not measured"

@@ -51,10 +51,10 @@ def test_flo_is_read_back_and_damage_names_the_file_and_the_place(tmp_path, fiel
         FloSource([tmp_path]).get(0)
     assert caught.value.path == path
     write_flo(path, field, magic=1.0)
-    with pytest.raises(CorruptFile, match="starts with .*1.0.* at byte 0"):
+    with pytest.raises(CorruptFile, match=r"starts with .*1.0.* at byte 0"):
         FloSource([path]).get(0)
     path.write_bytes(b"PIEH")
-    with pytest.raises(CorruptFile, match="4 bytes; a .flo file has a header of 12"):
+    with pytest.raises(CorruptFile, match=r"4 bytes; a .flo file has a header of 12"):
         FloSource([path]).get(0)
 
 
@@ -69,10 +69,10 @@ def test_npy_is_read_back_and_damage_is_named(tmp_path, field):
     with pytest.raises(CorruptFile, match=r"flow_1.npy: 200 bytes; its header .* data end at byte 200"):
         source.get(0)
     path.write_bytes(b"no array at all")
-    with pytest.raises(CorruptFile, match="no valid .npy header"):
+    with pytest.raises(CorruptFile, match=r"no valid .npy header"):
         source.get(0)
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(CorruptFile, match="holds object, not numbers"):
+    with pytest.raises(CorruptFile, match=r"holds object, not numbers"):
         source.get(0)
 
 
@@ -136,22 +136,22 @@ def test_an_index_lists_files_of_any_kind(tmp_path, field):
     assert len(source) == 2
     assert same(source.get(0).values, field * 2)
     (tmp_path / "index.parquet").write_bytes(b"PAR1")
-    with pytest.raises(CorruptFile, match="not a readable Parquet index"):
+    with pytest.raises(CorruptFile, match=r"not a readable Parquet index"):
         open_source([tmp_path / "index.parquet"])
 
 
 def test_flows_that_cannot_be_are_refused_by_name(tmp_path):
     bad = np.zeros((5, 6, 2))
     bad[2, 3, 1] = np.nan
-    with pytest.raises(ConfigError, match="flow: array: 1 values are not finite, the first at row 2, column 3"):
+    with pytest.raises(ConfigError, match=r"flow: array: 1 values are not finite, the first at row 2, column 3"):
         Flow(bad)
     with pytest.raises(ConfigError, match=r"flow: \(5, 6\); array: expected \(height, width, 2 or 3\)"):
         Flow(np.zeros((5, 6)))
-    with pytest.raises(ConfigError, match="expected real numbers"):
+    with pytest.raises(ConfigError, match=r"expected real numbers"):
         Flow(np.zeros((5, 6, 2), complex))
-    with pytest.raises(ConfigError, match="unknown extension '.csv'"):
+    with pytest.raises(ConfigError, match=r"unknown extension '.csv'"):
         open_source(["flow.csv"])
-    with pytest.raises(ConfigError, match="no such file or folder"):
+    with pytest.raises(ConfigError, match=r"no such file or folder"):
         NpySource([tmp_path / "none.npy"])
     with pytest.raises(ConfigError, match=r"holds no flow_\*\.npy file"):
         NpySource([tmp_path])
@@ -187,7 +187,7 @@ def test_unreadable_files_are_errors_or_counted_never_silent():
     blocks = list(Stream(Broken({1}), 2, loop=False, on_bad_file="skip"))
     assert [b.skipped for b in blocks] == [1, 1]
     assert sum(b.mask.sum() for b in blocks) == 3
-    with pytest.raises(CorruptFile, match="no file of the source is readable"):
+    with pytest.raises(CorruptFile, match=r"no file of the source is readable"):
         next(Stream(Broken({0, 1, 2, 3}), 2, loop=True, on_bad_file="skip"))
 
 
@@ -215,7 +215,7 @@ def test_episodes_are_runs_of_one_folder_and_end(tmp_path):
         assert names == files[start : start + 4]
         assert len({name.rpartition("/")[0] for name in names}) == 1
     assert [step.done.tolist() for step in steps] == [[False] * 3] * 3 + [[True] * 3]
-    with pytest.raises(EpisodeEnd, match="call next_episode"):
+    with pytest.raises(EpisodeEnd, match=r"call next_episode"):
         next(episodes)
     episodes.next_episode()
     assert episodes.steps_remaining() == 4
@@ -223,7 +223,7 @@ def test_episodes_are_runs_of_one_folder_and_end(tmp_path):
     again.restore({"episode": 1, "step": 2})
     next(episodes), next(episodes)
     assert next(again).files == next(episodes).files
-    with pytest.raises(ConfigError, match="episode_length: 5; .*b has only 4 flows"):
+    with pytest.raises(ConfigError, match=r"episode_length: 5; .*b has only 4 flows"):
         Episodic(NpySource(files), 3, 5)
     config = configuration(tmp_path, flows=0, file_list=files, episode_length=4, buffer_size=2)
     with make(config) as sampler:

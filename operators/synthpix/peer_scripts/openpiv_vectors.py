@@ -35,7 +35,7 @@ def several_passes(first, second, windows):
     settings.overlap = tuple(w // 2 for w in windows)
     settings.num_iterations = len(windows)
     settings.show_plot = settings.save_plot = False
-    x, y, u, v, _ = windef.simple_multipass(first.astype(np.int32), second.astype(np.int32), settings)
+    _, _, u, v, _ = windef.simple_multipass(first.astype(np.int32), second.astype(np.int32), settings)
     last = windows[-1]
     rows = np.arange(u.shape[0]) * (last - last // 2) + (last - 1) / 2
     columns = np.arange(u.shape[1]) * (last - last // 2) + (last - 1) / 2
@@ -50,9 +50,8 @@ def main():
     for line in sys.stdin:
         windows = json.loads(line)["windows"]
         pairs = np.load(given)
-        make = (lambda a, b: one_pass(a, b, windows[0])) if len(windows) == 1 else (
-            lambda a, b: several_passes(a, b, windows))  # fmt: skip
-        found = [make(first, second) for first, second in pairs]
+        several = len(windows) > 1
+        found = [several_passes(a, b, windows) if several else one_pass(a, b, windows[0]) for a, b in pairs]
         np.savez(target, **{name: np.stack([f[k] for f in found]) for k, name in enumerate(("y", "x", "u", "v"))})
         print("@" + json.dumps({"pairs": len(found)}), flush=True)
 

@@ -1,6 +1,6 @@
 """Runs in the peers' interpreter: synpivimage 1.0.0a9, driven by JSON lines; answers are lines `@{...}`.
 
-{"do": "run", "pairs": n, "size": s, "ppp": p}   n pairs of images without noise, every image summed; CPU and wall seconds
+{"do": "run", "pairs": n, "size": s, "ppp": p}   n pairs without noise, every image summed; CPU and wall seconds
 {"do": "spot", "y": y, "x": x, "diameter": d, "size": s, "fill": f}   the image of one particle, light summed in photons
 """
 
