@@ -1,8 +1,8 @@
 """Pairs of particle images with their exact label: the one place where specs, flow and kernel come together.
 
 A pair is a pure function of (specs, flow, seed, epoch, index): no state, so batches, order, threads and processes
-cannot change a byte. What depends on the flow alone (its place, the seeding rectangle, the label) is worked out once per
-flow. Section 2.5 of the specification.
+cannot change a byte. What depends on the flow alone (its place, the seeding rectangle, the label) is worked out once
+per flow. Section 2.5 of the specification.
 """
 
 from collections import OrderedDict

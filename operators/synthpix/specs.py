@@ -67,8 +67,8 @@ class ImageSpec:
 
     shape `(H, W)` px; density particles per px (of the sheet in image 1); diameter px; intensity counts; *_var
     variances of the change from image 1 to 2; p_hide probabilities per image; fill factors (y, x); cut in sigmas.
-    `margin="auto"` seeds the image grown by the largest displacement and the spot radius, so that both images are filled evenly;
-    "config" takes the bounds of the official code. mask `(H, W)` of 0 and 1; histogram 256 counts that sum to H * W.
+    `margin="auto"` seeds the image grown by the largest displacement and the spot radius, so both images are filled
+    evenly; "config" takes the bounds of the official code. mask `(H, W)` of 0 and 1; histogram: 256 counts, sum H * W.
     """
 
     shape: tuple[int, int] = (256, 256)

@@ -1,5 +1,5 @@
-"""Blessed hashes of SynthPix. They may change only when a decision changes what a pair is: the order of draws, a formula
-of a spot, the sensor or the motion. They hold on every processor and for both kernels (no fused multiply-add).
+"""Blessed hashes of SynthPix. They may change only when a decision changes what a pair is: the order of draws, a
+formula of a spot, the sensor or the motion. They hold on every processor and for both kernels (no fused multiply-add).
 
 One hash per image size of the ci settings over the pairs of a shard, one with full physics.
 """
