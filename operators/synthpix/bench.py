@@ -3,25 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from operators.lab import stage
+from operators.lab import peers, stage
 from operators.synthpix.settings import Settings
 
-_NUMBERS = ("ours_value", "peer_value", "ratio", "bar", "median", "ratio_low", "ratio_high", "load")
 RATES = {"policy": "String", "case": "String", "unit": "String", "repeat": "Int64", "rate": "Float64", "data": "String"}
-
-
-def _schema() -> dict:
-    import polars as pl
-
-    from operators.synthpix.peers import COLUMNS
-
-    kinds = {**dict.fromkeys(_NUMBERS, pl.Float64), "n": pl.Int64, "higher_is_better": pl.Boolean}
-    return {name: kinds.get(name, pl.String) for name in COLUMNS}
 
 
 def __getattr__(name: str) -> Any:
     if name == "SCHEMA":
-        return _schema()
+        return peers.schema()
     raise AttributeError(name)
 
 
@@ -38,7 +28,7 @@ def main(*, settings: Settings, out: Path, out_rates: Path) -> None:
 
     found = {(case, tool): (samples, why) for case, tool, samples, why in bench_rates.rates(settings)}
     rows = bench_rates.rows(found) + bench_system.rows(settings)
-    schema = _schema()
+    schema = peers.schema()
     frame = pl.DataFrame([{name: item.get(name) for name in schema} for item in rows], schema=schema)
     stage.write_table(frame, out, schema=schema, settings=settings)
     single = [

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from operators.lab.peers import Peer, PeerError
 from operators.synthpix import analytic
-from operators.synthpix.peers import Peer, PeerError, row
+from operators.synthpix.peers import peer as peer_process
+from operators.synthpix.peers import row
 from operators.synthpix.sampler import Sampler, make
 from operators.synthpix.settings import Looks, Settings
 
@@ -134,7 +136,7 @@ def _ready(stack: contextlib.ExitStack, settings: Settings, script: str, package
 def _started(script: str, package: str, settings: Settings) -> Peer:
     if not settings.peers:
         raise PeerError("peers are switched off at this size (peers: false)")
-    return Peer(script, package)
+    return peer_process(script, package)
 
 
 def rows(found: dict[tuple[str, str], tuple[Clocked, str]]) -> list[dict[str, Any]]:

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from operators.lab.peers import PeerError
 from operators.synthpix import analytic
 from operators.synthpix.bench_rates import SIDE, SYNTHPIX, Clocked, configuration, ours
 from operators.synthpix.flows import Flow, MemorySource
-from operators.synthpix.peers import Peer, PeerError, row
+from operators.synthpix.peers import peer as peer_process
+from operators.synthpix.peers import row
 from operators.synthpix.sampler import make
 from operators.synthpix.settings import Settings
 
@@ -153,7 +155,7 @@ def _defects(settings: Settings, folder: Path) -> list[dict[str, Any]]:
     try:
         if not settings.peers:
             raise PeerError("peers are switched off at this size (peers: false)")
-        with Peer("synthpix_rates.py", "synthpix") as peer:
+        with peer_process("synthpix_rates.py", "synthpix") as peer:
             peer.ask(do="make", config=config)
             peer.ask(do="save", batches=batches, to=str(folder / "theirs.npz"))
         with np.load(folder / "theirs.npz") as saved:

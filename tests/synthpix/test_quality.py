@@ -213,7 +213,7 @@ def test_images_have_the_statistics_of_the_peers(tmp_path):
     config |= {f"{end}_speed_{axis}": 12.0 if end == "max" else -12.0 for end in ("max", "min") for axis in "xy"}
     config |= {"flow_field_size": [320, 320], "img_offset": [32, 32], "noise_uniform": 0.0,
                "seeding_density_range": [0.035, 0.035]}  # fmt: skip
-    with peers.Peer("synthpix_rates.py", "synthpix") as peer:
+    with peers.peer("synthpix_rates.py", "synthpix") as peer:
         peer.ask(do="make", config=config)
         peer.ask(do="save", batches=2, to=str(tmp_path / "theirs.npz"))
     theirs = np.load(tmp_path / "theirs.npz")["images2"][:, 32:-32, 32:-32]
@@ -229,7 +229,7 @@ def test_images_have_the_statistics_of_the_peers(tmp_path):
 @needs_synpivimage
 def test_a_spot_is_synpivimages_spot():
     """Pixel by pixel where synpivimage draws at all: it cuts its spots off nearer to the centre."""
-    with peers.Peer("synpivimage_rates.py", "synpivimage") as peer:
+    with peers.peer("synpivimage_rates.py", "synpivimage") as peer:
         for fill in (1.0, 0.7):
             for y, x, diameter in ((15.0, 15.0, 3.0), (14.3, 15.8, 2.2)):
                 answer = peer.ask(do="spot", y=y, x=x, diameter=diameter, size=31, fill=fill)
@@ -271,8 +271,8 @@ def test_openpiv_regression_on_the_second_order_term():
 
 
 def test_a_missing_peer_is_a_row_not_measured(monkeypatch, tmp_path):
-    monkeypatch.setenv("PG_SYNTHPIX_PEERS_PYTHON", str(tmp_path / "none"))
-    with pytest.raises(peers.PeerError, match=r"openpiv is not installed for the peers"):
+    monkeypatch.setenv("PG_PEERS_SYNTHPIX_PYTHON", str(tmp_path / "none"))
+    with pytest.raises(peers.PeerError, match=r"no peers' interpreter"):
         piv.analyse([], method="openpiv", windows=(32,))
     row = peers.row(bench="wall", case="a", ours="ours", peer="b", unit="s", ours_samples=[1.0], reason="missing")
     assert row["status"] == "not measured"

@@ -1,13 +1,17 @@
-"""Runs in the peers' interpreter: OpenPIV over a stack of pairs; one JSON line in, one line `@{...}` out.
+"""Runs in the peers' interpreter: OpenPIV over a stack of pairs; one JSON line in, one out.
 
 Arguments: pairs.npy `(n, 2, H, W)`, vectors.npz to write. One window: extended search area with 3/4 of it as window and
 an overlap that tiles the image; several: multi-pass window deformation.
 """
 
 import json
+import os
 import sys
 
 import numpy as np
+
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # libraries print; answers go where nothing else does
 
 
 def one_pass(first, second, search):
@@ -53,7 +57,7 @@ def main():
         several = len(windows) > 1
         found = [several_passes(a, b, windows) if several else one_pass(a, b, windows[0]) for a, b in pairs]
         np.savez(target, **{name: np.stack([f[k] for f in found]) for k, name in enumerate(("y", "x", "u", "v"))})
-        print("@" + json.dumps({"pairs": len(found)}), flush=True)
+        print(json.dumps({"pairs": len(found)}), file=ANSWERS, flush=True)
 
 
 main()

@@ -1,4 +1,4 @@
-"""Runs in the peers' interpreter: synpivimage 1.0.0a9, driven by JSON lines; answers are lines `@{...}`.
+"""Runs in the peers' interpreter: synpivimage 1.0.0a9, driven by JSON lines; one line back for each.
 
 {"do": "run", "pairs": n, "size": s, "ppp": p}   n pairs without noise, every image summed; CPU and wall seconds
 {"do": "spot", "y": y, "x": x, "diameter": d, "size": s, "fill": f}   the image of one particle, light summed in photons
@@ -6,11 +6,15 @@
 
 import json
 import logging
+import os
 import sys
 import time
 import warnings
 
 import numpy as np
+
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # libraries print; answers go where nothing else does
 
 warnings.filterwarnings("ignore")
 logging.disable(logging.CRITICAL)
@@ -57,7 +61,7 @@ def main():
     for line in sys.stdin:
         message = json.loads(line)
         answer = {"run": run, "spot": spot}[message.pop("do")](**message)
-        print("@" + json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=ANSWERS, flush=True)
 
 
 main()

@@ -1,4 +1,4 @@
-"""Runs in the peers' interpreter: synthpix 0.1.1, driven by JSON lines; answers are lines `@{...}`.
+"""Runs in the peers' interpreter: synthpix 0.1.1, driven by JSON lines; one line back for each.
 
 {"do": "make", "config": {...}}  builds a sampler and makes two warm-up batches; seconds of each part
 {"do": "run", "batches": n}      n batches, every image summed, results waited for; CPU and wall seconds
@@ -9,8 +9,12 @@
 import contextlib
 import io
 import json
+import os
 import sys
 import time
+
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # libraries print; answers go where nothing else does
 
 
 def cut(config):
@@ -69,7 +73,7 @@ def main():
             answer = run(sampler, message["batches"])
         else:
             answer = save(sampler, message["batches"], message["to"])
-        print("@" + json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=ANSWERS, flush=True)
 
 
 main()
