@@ -12,10 +12,11 @@ namespace {
 
 using Released = nb::gil_scoped_release;
 
-Graph graph_of(const Vectors &x, const Out<uint32_t, 2> &adj, const Out<uint16_t, 1> &deg) {
+// A search only reads the graph it is given as constant arrays.
+template <class Ids, class Degrees> Graph graph_of(const Vectors &x, const Ids &adj, const Degrees &deg) {
   demand(adj.shape(0) == x.n && deg.shape(0) == x.n, "adj and deg: expected a row for each of the " +
                                                          std::to_string(x.n) + " vectors");
-  const Graph g{adj.data(), deg.data(), x.n, int(adj.shape(1))};
+  const Graph g{const_cast<uint32_t *>(adj.data()), const_cast<uint16_t *>(deg.data()), x.n, int(adj.shape(1))};
   for (size_t i = 0; i < g.n; i++) {
     demand(g.deg[i] <= g.capacity, "deg[" + std::to_string(i) + "]: more than the columns of adj");
     for (int e = 0; e < g.deg[i]; e++)
@@ -68,7 +69,7 @@ int py_prune(AnyMatrix xs, int64_t p, In<uint32_t, 1> candidates, float alpha, O
 // A graph whose ids were checked once, for searches without checking again.
 class Searcher {
  public:
-  Searcher(AnyMatrix xs, Out<uint32_t, 2> adj, Out<uint16_t, 1> deg)
+  Searcher(AnyMatrix xs, In<uint32_t, 2> adj, In<uint16_t, 1> deg)
       : xs_(xs), adj_(adj), deg_(deg), x_(vectors_of(xs_, "x")), g_(graph_of(x_, adj_, deg_)) {}
 
   void search(AnyMatrix queries, In<uint32_t, 2> starts, int L, int threads, Out<uint32_t, 2> ids, Out<float, 2> dists,
@@ -100,8 +101,8 @@ class Searcher {
 
  private:
   AnyMatrix xs_;
-  Out<uint32_t, 2> adj_;
-  Out<uint16_t, 1> deg_;
+  In<uint32_t, 2> adj_;
+  In<uint16_t, 1> deg_;
   Vectors x_;
   Graph g_;
 };
@@ -197,7 +198,7 @@ void bind_index(nb::module_ &m) {
         nb::arg("L"));
   m.def("robust_prune", &py_prune, nb::arg("x"), nb::arg("p"), nb::arg("candidates"), nb::arg("alpha"), nb::arg("out"));
   nb::class_<Searcher>(m, "Searcher")
-      .def(nb::init<AnyMatrix, Out<uint32_t, 2>, Out<uint16_t, 1>>(), nb::arg("x"), nb::arg("adj"), nb::arg("deg"))
+      .def(nb::init<AnyMatrix, In<uint32_t, 2>, In<uint16_t, 1>>(), nb::arg("x"), nb::arg("adj"), nb::arg("deg"))
       .def("search", &Searcher::search, nb::arg("queries"), nb::arg("starts"), nb::arg("L"), nb::arg("threads"),
            nb::arg("ids"), nb::arg("dists"), nb::arg("hops"), nb::arg("counted"));
   m.def("distances", &py_distances, nb::arg("a"), nb::arg("b"), nb::arg("scalar"), nb::arg("out"));

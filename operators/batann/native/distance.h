@@ -19,6 +19,7 @@ inline int element_bytes(Type type) { return type == Type::f32 ? 4 : 1; }
 inline void prefetch_vector(const void *p, int bytes) {
   const char *c = static_cast<const char *>(p);
   for (int i = 0; i < bytes; i += 64) __builtin_prefetch(c + i);
+  __builtin_prefetch(c + bytes - 1);  // rows need not begin at a cache line
 }
 
 }  // namespace pg

@@ -2,9 +2,8 @@
 
 namespace pg {
 
-// Fetching the vectors of all unmet neighbours before measuring the first hides most of the memory's latency; further
-// ahead than kAhead the processor has no line buffers left.
-constexpr size_t kAhead = 8;
+// Memory's latency is most of a search. Vectors are fetched while the list is still being read, and the list of
+// whatever becomes the best unexplored node as soon as it does.
 
 static size_t insert(Key *beam, size_t size, size_t L, Key key) {
   const size_t at = std::lower_bound(beam, beam + size, key) - beam;
@@ -26,14 +25,15 @@ void beam_search(const Vectors &x, const Graph &g, const void *query, const uint
 
   auto measure = [&](size_t count) {
     const uint32_t *fresh = s.fresh.data();
-    for (size_t i = 0; i < std::min(kAhead, count); i++) prefetch_vector(x.at(fresh[i]), x.bytes);
     for (size_t i = 0; i < count; i++) {
-      if (i + kAhead < count) prefetch_vector(x.at(fresh[i + kAhead]), x.bytes);
       const Key key = key_of(x.fn(query, x.at(fresh[i]), x.d), fresh[i]);
       if (size == most && key >= beam[size - 1]) continue;
       const size_t at = insert(beam, size, most, key);
       if (size < most) size++;
-      if (at < first) first = at;
+      if (at <= first) {
+        first = at;
+        prefetch_vector(g.of(fresh[i]), 4 * g.capacity);
+      }
     }
     s.distances += uint32_t(count);
   };
@@ -51,12 +51,12 @@ void beam_search(const Vectors &x, const Graph &g, const void *query, const uint
     s.hops++;
     const uint32_t *list = g.of(node);
     count = 0;
-    for (int i = 0; i < g.deg[node]; i++)
-      if (s.meet(list[i])) s.fresh[count++] = list[i];
-    if (first + 1 < size) {  // most likely the next to be explored
-      const uint32_t next = id_of(beam[first + 1]);
-      prefetch_vector(g.of(next), 4 * g.capacity);
+    for (int i = 0; i < g.deg[node]; i++) {
+      if (!s.meet(list[i])) continue;
+      s.fresh[count++] = list[i];
+      prefetch_vector(x.at(list[i]), x.bytes);
     }
+    if (first + 1 < size) prefetch_vector(g.of(id_of(beam[first + 1])), 4 * g.capacity);
     measure(count);
   }
   s.beam.resize(size);
