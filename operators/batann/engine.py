@@ -1,0 +1,241 @@
+"""The search engine of one server: the native core, or the Python one (search.py) where it is not built.
+
+`make_engine` opens the files of the partitions a server holds and hands the engine what lives in memory. Both engines
+have the same methods: submit(state, vector) and submit_rpc / rpc_reply -> "" or why it is refused; poll(wait) ->
+[(kind, to, query_id, body)]; fileno(), wake_at(ns), idle(), waiting(), counters(), validate().
+
+Sectors are read with O_DIRECT (io_uring, or pread threads where io_uring is refused); a file system that refuses
+O_DIRECT is read through the page cache, with a warning and `page_cache` set. `io="mem"` maps the files: for tests and
+for collections that fit, never for figures about disks.
+"""
+
+import errno
+import logging
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from operators.batann.state import MAX_L, MAX_W, NO_BUDGET, STATUS, Answer, QueryState
+
+if TYPE_CHECKING:
+    from operators.batann.layout import Index
+
+log = logging.getLogger("batann.engine")
+
+RESULT, HANDOFF, RPC_REQUEST, RPC_REPLY, TRACED, GATHERED = range(6)
+IO = ("uring", "pread", "mem")
+REFILL = ("one", "all", "single")
+TYPES = ("uint8", "int8", "float32")
+BURST_S = 0.02  # a metered server may read this long ahead after a pause
+
+
+@dataclass
+class Opened:
+    """An engine, what it holds open, and whether its reads bypass the page cache."""
+
+    engine: Any
+    io: str
+    page_cache: bool
+    native: bool
+
+
+def native_core() -> Any | None:
+    """The compiled module, None where it is not built."""
+    try:
+        from operators.batann import _native
+    except ImportError:
+        return None
+    return _native
+
+
+def make_engine(
+    index: "Index",
+    parts: Sequence[int],
+    *,
+    server_id: int = 0,
+    io: str = "uring",
+    live: int = 8,
+    refill: str = "one",
+    iops_cap: float = 0,
+    read_latency_us: float = 0,
+    verify_reads: bool = True,
+    native: bool | None = None,
+) -> Opened:
+    """An engine over `parts` of an index.
+
+    Raises ValueError naming the argument, IndexCorrupt for files that are not the index's.
+    """
+    _check(io, live, refill, iops_cap, read_latency_us)
+    core = native_core() if native is None or native else None
+    if native and core is None:
+        raise ValueError("native (=True): the native core is not built; run `make native`")
+    for part in parts:
+        if not 0 <= part < index.meta.parts:
+            raise ValueError(f"parts (={part}): this index has partitions 0 to {index.meta.parts - 1}")
+    if core is None:
+        from operators.batann.search import PythonEngine
+
+        engine = PythonEngine(index, parts, server_id=server_id, live=live, iops_cap=iops_cap)
+        return Opened(engine, "pread", True, False)
+    used = "pread" if io == "uring" and not uring_allowed() else io
+    if used != io:
+        log.warning("io_uring is not allowed here: pread threads stand in")
+    config = core.engine_config(
+        server_id=server_id,
+        io=IO.index(used),
+        live=live,
+        refill=REFILL.index(refill),
+        iops_cap=float(iops_cap),
+        burst=max(4.0, iops_cap * BURST_S),
+        read_latency_us=int(read_latency_us),
+        record_bytes=index.meta.record_bytes,
+        per_sector=index.meta.records_per_sector,
+        verify_reads=verify_reads,
+    )
+    engine = native_engine(core, index, config)
+    page_cache = False
+    for part in parts:
+        page_cache |= _add_part(engine, index, part, used)
+    return Opened(engine, used, page_cache or used == "mem", True)
+
+
+def native_engine(core: Any, index: "Index", config: Any) -> Any:
+    """The compiled engine over an index's memory, without partitions."""
+    head = None
+    if index.head is not None and len(index.head.ids):
+        graph = index.head.graph
+        head = (
+            np.ascontiguousarray(index.head.ids),
+            np.ascontiguousarray(graph.adj),
+            np.ascontiguousarray(graph.deg),
+            np.ascontiguousarray(index.head.vectors).tobytes(),
+            int(graph.medoid),
+        )
+    meta = index.meta
+    return core.Engine(
+        n=meta.n,
+        d=meta.d,
+        type=TYPES.index(str(np.dtype(meta.dtype))),
+        max_degree=meta.R,
+        medoid=meta.medoid,
+        epoch=index.epoch,
+        codes=index.codes,
+        part_of=index.map,
+        centroids=np.ascontiguousarray(index.pq.centroids),
+        offsets=np.ascontiguousarray(index.pq.offsets, np.int32),
+        head=head,
+        config=config,
+    )
+
+
+def _check(io: str, live: int, refill: str, iops_cap: float, read_latency_us: float) -> None:
+    if io not in IO:
+        raise ValueError(f"io (={io!r}): expected one of {', '.join(IO)}")
+    if refill not in REFILL:
+        raise ValueError(f"refill (={refill!r}): expected one of {', '.join(REFILL)}")
+    if live < 1:
+        raise ValueError(f"live (={live}): expected at least 1")
+    if iops_cap < 0 or read_latency_us < 0:
+        raise ValueError(f"iops_cap, read_latency_us (={iops_cap}, {read_latency_us}): expected >= 0")
+
+
+def _add_part(engine: Any, index: "Index", part: int, io: str) -> bool:
+    """Open a partition's file; whether its reads go through the page cache."""
+    path, ids, crc = index.part_path(part), index.part_ids(part), index.part_crc(part)
+    if io == "mem":
+        mapped = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+        engine.add_part(part, -1, ids, crc, mapped)
+        return True
+    descriptor, page_cache = open_direct(path)
+    engine.add_part(part, descriptor, ids, crc, None)  # the engine closes it
+    return page_cache
+
+
+def open_direct(path: Path) -> tuple[int, bool]:
+    """A descriptor for reads past the page cache, or through it where the file system refuses (then True)."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC), False
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    log.warning("%s: the file system refuses O_DIRECT; reads go through the page cache", path)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC), True
+
+
+def uring_allowed() -> bool:
+    """Whether the kernel lets this process use io_uring."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    parameters = ctypes.create_string_buffer(mmap.PAGESIZE)
+    descriptor = libc.syscall(425, 2, parameters)
+    if descriptor < 0:
+        return False
+    os.close(descriptor)
+    return True
+
+
+@dataclass(frozen=True)
+class DiskResult:
+    """`ids (nq, k)` uint32 (2**32 - 1 where fewer were found), `dists (nq, k)` float32, and the answers they are from."""
+
+    ids: np.ndarray
+    dists: np.ndarray
+    answers: list[Answer]
+
+
+def search_disk(
+    opened: Opened,
+    epoch: int,
+    queries: np.ndarray,
+    k: int = 10,
+    L: int = 20,
+    W: int = 4,
+    *,
+    mem_l: int = 10,
+    flags: int = 0,
+) -> DiskResult:
+    """Search one index on this machine's disk, without servers: everything in flight through one engine.
+
+    `queries (nq, d)` of the stored type. Raises OSError when a read failed or a sector was damaged.
+    """
+    check_search(k, L, W)
+    for number, query in enumerate(queries):
+        state = QueryState(query_id=number, epoch=epoch, k=k, L=L, W=W, mem_l=mem_l, flags=flags, budget_us=NO_BUDGET)
+        if bad := opened.engine.submit(state.to_bytes(), query.tobytes()):
+            raise ValueError(f"queries[{number}]: {bad}")
+    answers: list[Answer] = []
+    while not opened.engine.idle():
+        answers += [Answer.from_bytes(body) for kind, _, _, body in opened.engine.poll(True) if kind == RESULT]
+    answers += [Answer.from_bytes(body) for kind, _, _, body in opened.engine.poll(False) if kind == RESULT]
+    if any(answer.status == STATUS[2] for answer in answers):
+        raise OSError(f"a query failed: {opened.engine.last_error()}")
+    answers.sort(key=lambda answer: answer.query_id)
+    return DiskResult(*as_arrays(answers, k), answers)
+
+
+def as_arrays(answers: Sequence[Answer | None], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and distances `(len(answers), k)`, padded with 2**32 - 1 and inf."""
+    ids = np.full((len(answers), k), 2**32 - 1, np.uint32)
+    dists = np.full((len(answers), k), np.inf, np.float32)
+    for row, answer in enumerate(answers):
+        if answer is not None:
+            ids[row, : len(answer.ids)], dists[row, : len(answer.dists)] = answer.ids, answer.dists
+    return ids, dists
+
+
+def check_search(k: int, L: int, W: int) -> None:
+    """ValueError for parameters no search can have."""
+    if k < 1:
+        raise ValueError(f"k (={k}): expected at least 1")
+    if not 1 <= L <= MAX_L:
+        raise ValueError(f"L (={L}): expected 1 to {MAX_L}")
+    if k > L:
+        raise ValueError(f"k (={k}): must be at most L (={L})")
+    if not 1 <= W <= MAX_W:
+        raise ValueError(f"W (={W}): expected 1 to {MAX_W}")
