@@ -333,9 +333,9 @@ void Engine::expire(int64_t now) {
 }
 
 void Engine::poll(bool wait) {
+  if (wait) wait_for_something();
   uint64_t expirations;
   if (armed_ns_ >= 0 && read(timer_, &expirations, sizeof expirations) > 0) armed_ns_ = -1;
-  if (wait) wait_for_something();
   while (true) {
     const int64_t now = now_ns();
     grant(now);
