@@ -60,5 +60,5 @@ def check_beam(k: int, L: int) -> None:
     """ValueError unless 1 <= k <= L."""
     if k < 1:
         raise ValueError(f"k (={k}): must be >= 1")
-    if L < k:
+    if k > L:
         raise ValueError(f"L (={L}): must be >= k (={k}); the answers are the first k of the beam")

@@ -8,10 +8,14 @@ than float32 become float32 for ip and cosine.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from operators.batann.vectors import check_queries, check_vectors
+
+if TYPE_CHECKING:
+    from operators.batann.layout import Meta
 
 METRICS = ("l2", "ip", "cosine")
 
@@ -24,6 +28,10 @@ class Stored:
     metric: str
     dim_in: int
     scale: float = 1.0
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.vectors.dtype
 
 
 def check_metric(metric: str) -> None:
@@ -48,19 +56,21 @@ def stored(x: np.ndarray, metric: str = "l2") -> Stored:
     return Stored(np.column_stack([rows / scale, rest]).astype(np.float32), metric, x.shape[1], scale)
 
 
-def prepared_queries(queries: np.ndarray, metric: str, dim_in: int, dtype: np.dtype) -> np.ndarray:
-    """Queries `(nq, dim_in)` as an index of `metric` compares them; ValueError for another dimension or dtype."""
-    check_metric(metric)
-    if metric == "l2":
-        return check_queries(queries, dim_in, dtype)
-    queries = np.asarray(queries)
+def prepare_queries(queries: np.ndarray, meta: "Stored | Meta") -> np.ndarray:
+    """Queries `(nq, dim_in)` as the index compares them; ValueError naming both sides for another dimension or dtype.
+
+    `meta`: an index's meta, or what `stored` gave.
+    """
+    if meta.metric == "l2":
+        return check_queries(queries, meta.dim_in, np.dtype(meta.dtype))
+    queries = np.atleast_2d(np.asarray(queries))
     check_vectors(queries, "queries")
-    if queries.shape[1] != dim_in:
-        raise ValueError(f"queries: {queries.shape[1]} dimensions; expected the index's {dim_in}")
+    if queries.shape[1] != meta.dim_in:
+        raise ValueError(f"queries: {queries.shape[1]} dimensions; expected the index's {meta.dim_in}")
     rows = queries.astype(np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     rows = (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32)
-    return np.column_stack([rows, np.zeros(len(rows), np.float32)]) if metric == "ip" else rows
+    return np.column_stack([rows, np.zeros(len(rows), np.float32)]) if meta.metric == "ip" else rows
 
 
 def scores(dists: np.ndarray, metric: str, queries: np.ndarray | None = None, scale: float = 1.0) -> np.ndarray:

@@ -82,7 +82,9 @@ class Settings(lab.Settings):
     """Everything a BatANN run depends on."""
 
     system: Literal["batann"] = field("batann", unit="name", source="this folder")
-    seeds: int = field(1, unit="index seeds, from `seed` upwards", source="our choice: an index is the costly part", ge=1)
+    seeds: int = field(
+        1, unit="index seeds, from `seed` upwards", source="our choice: an index is the costly part", ge=1
+    )
 
     # data
     n: int = field(100_000, unit="base vectors", source="spec 4: the tier a laptop builds in a minute", ge=1)
@@ -129,7 +131,9 @@ class Settings(lab.Settings):
     live: int = field(8, unit="live queries a thread", source="paper", ge=1)
     refill: Refill = field("one", unit="name: one | all | single", source="paper: inter-query balancing")
     batch: int = field(8, unit="states a message at most", source="official", ge=1, le=255)
-    iops_cap: float = field(500.0, unit="reads/s a server; 0: not metered", source="spec 5: S x cap far below the disk", ge=0)
+    iops_cap: float = field(
+        500.0, unit="reads/s a server; 0: not metered", source="spec 5: S x cap far below the disk", ge=0
+    )
     read_latency_us: float = field(0.0, unit="us a batch of W reads", source="spec 5", ge=0)
     link_delay_us: float = field(0.0, unit="us a message", source="spec 5", ge=0)
     replicas: int = field(1, unit="servers a partition lives on", source="our choice", ge=1)

@@ -53,7 +53,9 @@ def _block(x: np.ndarray, queries: np.ndarray, k: int, first: int | None) -> tup
     return full_ids, full_dists
 
 
-def _best(x: np.ndarray, queries: np.ndarray, ids: np.ndarray, k: int, first: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _best(
+    x: np.ndarray, queries: np.ndarray, ids: np.ndarray, k: int, first: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     dists = np.empty(ids.size, np.float32)
     left = np.repeat(queries, ids.shape[1], axis=0)
     core().distances(np.ascontiguousarray(x[ids.ravel()]), left, False, dists)
@@ -85,7 +87,7 @@ def local_dimension(dists: np.ndarray) -> float:
 
 
 def statistics(x: np.ndarray, *, sample: int = 500, seed: int = 0) -> dict[str, float]:
-    """Mean, zeros, norm, median, p99, local dimension (k = 20, 100), median distances to the 1st, 10th, 100th neighbour.
+    """Mean, zeros, norm, median, p99, local dimension (k = 20, 100), median distances to neighbours 1, 10 and 100.
 
     Distances are of `sample` random vectors to all others, `random_pair` between two of them.
     """

@@ -39,7 +39,9 @@ class Graph:
         """Degrees within R, ids are nodes, no self-loops, no double edges, all reachable from the medoid."""
         n, width = self.adj.shape
         if self.adj.dtype != np.uint32 or self.deg.dtype != np.uint16 or self.deg.shape != (n,):
-            raise ValueError(f"graph: adj {self.adj.dtype} and deg {self.deg.dtype} {self.deg.shape}; expected uint32, uint16")
+            raise ValueError(
+                f"graph: adj {self.adj.dtype} and deg {self.deg.dtype} {self.deg.shape}; expected uint32, uint16"
+            )
         if not 0 <= self.medoid < n:
             raise ValueError(f"graph: medoid (={self.medoid}); expected a node below {n}")
         if (self.deg > width).any():

@@ -1,6 +1,6 @@
 """Vectors in files, and what every entry of the library checks of an array.
 
-Formats: `u8bin`, `i8bin`, `fbin` (uint32 n, uint32 d, then n x d values, little endian; big-ann-benchmarks), `fvecs` and
+Formats: `u8bin`, `i8bin`, `fbin` (uint32 n, uint32 d, then n x d values, little endian; big-ann-benchmarks), `fvecs`,
 `bvecs` (int32 d before every row), `npy`, Parquet (one column of lists), and `ibin` for exact neighbours (uint32 n,
 uint32 k, n x k uint32 ids, n x k float32 squared distances). Files are mapped or read block by block, never whole
 unless asked for. What is not here: exact search (truth.py), the SIFT sets and their twin (sift.py).
@@ -21,7 +21,7 @@ HEADER = 8
 
 
 class VectorFileError(ValueError):
-    """A file of vectors is missing, truncated, or of another format; the message names the file and what is expected."""
+    """A file of vectors is missing, truncated, or of another format; the message says what was expected."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,9 @@ def _open_vecs(path: Path) -> tuple[int, int, np.dtype]:
     d = int(head[0]) if len(head) else 0
     record = 4 + d * dtype.itemsize
     if d < 1 or size % record:
-        raise VectorFileError(f"{path}: {size} bytes, first row of {d} dimensions; expected whole rows of {record} bytes")
+        raise VectorFileError(
+            f"{path}: {size} bytes, first row of {d} dimensions; expected whole rows of {record} bytes"
+        )
     return size // record, d, dtype
 
 
@@ -201,7 +203,11 @@ def _parquet(path: Path):
     except pa.ArrowInvalid as error:
         raise VectorFileError(f"{path}: not a readable Parquet file ({error})") from None
     for index, column in enumerate(table.schema_arrow):
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        if (
+            pa.types.is_list(column.type)
+            or pa.types.is_large_list(column.type)
+            or pa.types.is_fixed_size_list(column.type)
+        ):
             return table, column.name, np.dtype(column.type.value_type.to_pandas_dtype()), index
     raise VectorFileError(f"{path}: columns {table.schema_arrow.names}; expected one that holds lists of numbers")
 
@@ -228,5 +234,15 @@ def _read_parquet(file: VectorFile, start: int, stop: int) -> np.ndarray:
     return out
 
 
-_OPENERS = {**dict.fromkeys(BIN, _open_bin), **dict.fromkeys(VECS, _open_vecs), ".npy": _open_npy, ".parquet": _open_parquet}
-_READERS = {**dict.fromkeys(BIN, _read_bin), **dict.fromkeys(VECS, _read_vecs), ".npy": _read_npy, ".parquet": _read_parquet}
+_OPENERS = {
+    **dict.fromkeys(BIN, _open_bin),
+    **dict.fromkeys(VECS, _open_vecs),
+    ".npy": _open_npy,
+    ".parquet": _open_parquet,
+}
+_READERS = {
+    **dict.fromkeys(BIN, _read_bin),
+    **dict.fromkeys(VECS, _read_vecs),
+    ".npy": _read_npy,
+    ".parquet": _read_parquet,
+}
