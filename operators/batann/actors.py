@@ -25,6 +25,7 @@ from operators.batann.client import MODES, Client, Outcome, Plan
 from operators.batann.engine import check_search, native_core, native_engine
 from operators.batann.host import START_S, Host, HostError, ProcessHandle
 from operators.batann.layout import open_index
+from operators.batann.metric import prepare_queries
 from operators.batann.outcomes import Result, result_of
 from operators.batann.peers import Peer, Peers, parts_of
 from operators.batann.state import ADAPTIVE, TRACE
@@ -252,13 +253,12 @@ class Cluster:
             self._client.tcp.close()
             self._client.tcp = RayTransport(self._ray, mailbox, handles, self._members[0].peer.epoch)
         index = open_index(self._members[0].folder)
-        self._dtype, self._dim = np.dtype(index.meta.dtype), index.meta.d
         self._index = index
         if client_head and self.mode not in SHARDED:
             self._core_options = client_head_options(index)
         if self.mode == "scatter_topn":
             centres = np.stack([medoid_vector(member.folder) for member in self._members])
-            self._core_options = {"nearest_parts": lambda vector, n: nearest(centres, vector, self._dtype, n)}
+            self._core_options = {"nearest_parts": lambda vector, n: nearest(centres, vector, index.meta.dtype, n)}
 
     def search(
         self,
@@ -309,9 +309,7 @@ class Cluster:
         return outcomes[0]
 
     def _checked(self, q: np.ndarray) -> np.ndarray:
-        from operators.batann.metric import prepare_queries
-
-        return prepare_queries(q, self._index.meta)
+        return np.ascontiguousarray(prepare_queries(q, self._index.meta))
 
     @property
     def pids(self) -> list[int]:
@@ -437,7 +435,7 @@ def medoid_vector(folder: Path) -> np.ndarray:
         return np.frombuffer(stream.read(meta.d * np.dtype(meta.dtype).itemsize), meta.dtype)
 
 
-def nearest(centres: np.ndarray, vector: bytes, dtype: np.dtype, n: int) -> list[int]:
+def nearest(centres: np.ndarray, vector: bytes, dtype: str, n: int) -> list[int]:
     """The n partitions whose centres are nearest to the vector."""
     difference = centres.astype(np.float64) - np.frombuffer(vector, dtype).astype(np.float64)
     return np.argsort((difference**2).sum(1), kind="stable")[:n].tolist()
