@@ -42,26 +42,44 @@ void pq_lut(const float *centroids, const int *offsets, int chunks, int d, const
 
 namespace {
 
-// Nearest of 256 centroids stored as (width, 256); ties to the smaller number.
-int nearest(const float *centroids_t, int width, const float *point) {
-  float dist[kCentroids] = {};
-  for (int t = 0; t < width; t++) {
-    const float *column = centroids_t + size_t(t) * kCentroids;
-    const float p = point[t];
-    for (int j = 0; j < kCentroids; j++) {
-      const float diff = column[j] - p;
-      dist[j] += diff * diff;
+// Nearest of 256 centroids stored as (width, 256); ties to the smaller number. Sixteen at a time, each lane keeping its
+// first best: written so that the compiler can hold the lanes in vector registers.
+constexpr int kLanes = 16;
+
+template <int kWidth> int nearest_of(const float *centroids_t, int given, const float *point) {
+  const int width = kWidth ? kWidth : given;
+  float best[kLanes];
+  int32_t at[kLanes];
+  for (int l = 0; l < kLanes; l++) best[l] = __builtin_inff(), at[l] = 0;
+  for (int j = 0; j < kCentroids; j += kLanes) {
+    float dist[kLanes] = {};
+    for (int t = 0; t < width; t++) {
+      const float *column = centroids_t + size_t(t) * kCentroids + j;
+      for (int l = 0; l < kLanes; l++) {
+        const float diff = column[l] - point[t];
+        dist[l] += diff * diff;
+      }
+    }
+    for (int l = 0; l < kLanes; l++) {
+      at[l] = dist[l] < best[l] ? j : at[l];
+      best[l] = dist[l] < best[l] ? dist[l] : best[l];
     }
   }
-  // Lane by lane first, so that the compiler can use vectors; a minimum does not depend on the order.
-  float lane[16];
-  for (int l = 0; l < 16; l++) lane[l] = dist[l];
-  for (int j = 16; j < kCentroids; j += 16)
-    for (int l = 0; l < 16; l++) lane[l] = dist[j + l] < lane[l] ? dist[j + l] : lane[l];
-  const float best = *std::min_element(lane, lane + 16);
-  int j = 0;
-  while (dist[j] != best) j++;
-  return j;
+  int lane = 0;
+  for (int l = 1; l < kLanes; l++)
+    if (best[l] < best[lane] || (best[l] == best[lane] && at[l] + l < at[lane] + lane)) lane = l;
+  return at[lane] + lane;
+}
+
+int nearest(const float *centroids_t, int width, const float *point) {
+  switch (width) {
+    case 1: return nearest_of<1>(centroids_t, 1, point);
+    case 2: return nearest_of<2>(centroids_t, 2, point);
+    case 3: return nearest_of<3>(centroids_t, 3, point);
+    case 4: return nearest_of<4>(centroids_t, 4, point);
+    case 8: return nearest_of<8>(centroids_t, 8, point);
+    default: return nearest_of<0>(centroids_t, width, point);
+  }
 }
 
 void transpose_chunk(const float *centroids, int width, float *out) {
