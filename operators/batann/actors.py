@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 WINDOW = 16  # queries in flight a server in a closed loop
 SHARDED = ("scatter", "scatter_topn")
+SLOW_IOPS = 200.0  # of a slowed server that was not metered
 MAILBOX = 1  # the client's address when frames go by Ray
 
 
@@ -334,7 +335,7 @@ class Cluster:
         if kind in ("kill", "stop"):
             faults.strike(kind, member.handle.pid)
         elif kind == "slow":
-            member.handle.call("set_cap", max(1.0, member.options.get("iops_cap", 0) / 10))
+            member.handle.call("set_cap", (member.options.get("iops_cap") or SLOW_IOPS * 10) / 10)
         elif kind == "drop_connection":
             member.handle.call("drop_connections")
         elif kind in ("restart", "stale_epoch"):

@@ -21,14 +21,15 @@ import numpy as np
 
 from operators.batann import state as wire
 from operators.batann import transport
-from operators.batann.messages import ACKED, pack_states
-from operators.batann.peers import Peers
+from operators.batann.messages import ACKED, PINGED, pack_states
+from operators.batann.peers import PING_S, Peers
 from operators.batann.state import GATHER, RPC, TRACE, Answer, QueryState
 from operators.batann.transport import Down, Frame, Hello
 
 MODES = ("single", "baton", "scatter", "scatter_topn", "rpc", "baton_client_gather")
 BUSY_PAUSE_S = 0.01
-ATTEMPTS = 2
+ATTEMPTS = 2  # of a query that is not answered
+ATTEMPTS_REFUSED = 3  # of one that is refused with a reason
 
 
 class Out(NamedTuple):
@@ -111,7 +112,7 @@ class ClientCore:
         self._base = int.from_bytes(os.urandom(4), "big") << 32
         self._pending: dict[int, _Pending] = {}
         self._again: deque[int] = deque()
-        self._asked = 0
+        self._asked, self._pinged_s = 0, 0.0
         self.outcomes: dict[int, Outcome] = {}
         self.counters = dict.fromkeys(("late", "retries", "busy", "acks"), 0)
 
@@ -179,6 +180,7 @@ class ClientCore:
 
     def on_frame(self, frame: Frame, now_s: float) -> list[Out]:
         """Take an answer, a gathered part or a trace; wire.StateError for a body that is none."""
+        self.peers.heard_from(frame.sender.id, 0)
         if frame.type == transport.RESULT:
             return self._on_answer(Answer.from_bytes(frame.body), now_s)
         if frame.type == transport.PART:
@@ -222,12 +224,14 @@ class ClientCore:
             pending.waiting.clear()
             self._again.append(answer.query_id)
             return acks
+        if answer.reason == "stale_epoch":
+            self.peers.mark_down(answer.server, now_s, refused=True)
         return acks + self._retry(answer.query_id, answer.reason, now_s)
 
     def _retry(self, query: int, reason: str, now_s: float) -> list[Out]:
         """Once more from another server, or the end."""
         pending = self._pending[query]
-        if pending.attempt + 1 >= ATTEMPTS:
+        if pending.attempt + 1 >= (ATTEMPTS if reason == "deadline" else ATTEMPTS_REFUSED):
             return self._end(query, "failed", reason, now_s)
         self.counters["retries"] += 1
         pending.attempt += 1
@@ -278,8 +282,13 @@ class ClientCore:
         return [Out(self.peers.by_id[who].address, transport.ACK, ACKED.pack(query)) for who in sorted(visited)]
 
     def tick(self, now_s: float) -> list[Out]:
-        """Time-outs, and queries that were told to come back later."""
+        """Pings, time-outs, and queries that were told to come back later."""
         outs: list[Out] = []
+        if now_s - self._pinged_s > PING_S:
+            self._pinged_s = now_s
+            for peer in self.peers.by_id.values():
+                self.peers.asked(peer.id, now_s)
+                outs.append(Out(peer.address, transport.PING, PINGED.pack(self._client)))
         for _ in range(len(self._again)):
             query = self._again.popleft()
             if query not in self._pending:
@@ -299,7 +308,8 @@ class ClientCore:
         peer = self.peers.by_address.get(down.address)
         if peer is None:
             return []
-        self.peers.mark_down(peer.id, now_s)
+        if down.kind != "closed":
+            self.peers.mark_down(peer.id, now_s, refused=down.kind == "refused")
         unsent = any(kind == transport.QUERY for kind, _, _ in down.unsent)
         lost = [
             query

@@ -40,6 +40,7 @@ def unpack_states(body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 ACKED = struct.Struct("<Q")
+PINGED = struct.Struct("<Q")  # the address that wants the answer
 RPC_ITEM = struct.Struct("<I")
 
 

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 DOWN_S = 0.5  # a server found down is not tried again before this
+REFUSED_S = 30.0  # nor one of another index, unless a new table comes
+PING_S = 0.3  # how often servers and clients ask whether the others are there
+SILENT_S = 1.0  # a server that has not answered for this long is taken for down until it does
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,24 @@ class Peers:
                 self.holders.setdefault(part, []).append(peer.id)
         self._down = {who: until for who, until in getattr(self, "_down", {}).items() if who in kept}
         self._load = {who: load for who, load in getattr(self, "_load", {}).items() if who in kept}
+        self._asked = {who: since for who, since in getattr(self, "_asked", {}).items() if who in kept}
 
-    def mark_down(self, who: int, now_s: float) -> None:
-        self._down[who] = now_s + DOWN_S
+    def mark_down(self, who: int, now_s: float, *, refused: bool = False) -> None:
+        self._down[who] = now_s + (REFUSED_S if refused else DOWN_S)
 
     def heard_from(self, who: int, load: int) -> None:
         """A frame came from a server: it is up, and this many states wait there."""
         self._down.pop(who, None)
+        self._asked.pop(who, None)
         self._load[who] = load
 
+    def asked(self, who: int, now_s: float) -> None:
+        """A ping goes out; the oldest that is unanswered counts."""
+        self._asked.setdefault(who, now_s)
+
     def is_up(self, who: int, now_s: float) -> bool:
-        return self._down.get(who, 0) <= now_s
+        """Not found down just now, and not silent."""
+        return self._down.get(who, 0) <= now_s and now_s - self._asked.get(who, now_s) < SILENT_S
 
     def holder(self, part: int, now_s: float, *, but: int = -1) -> int | None:
         """The server to send a state for `part` to: of those up, the one with the fewest states waiting.

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from operators.batann import engine as engines
 from operators.batann import state as wire
 from operators.batann import transport
-from operators.batann.messages import ACKED, MessageError, pack_rpc, pack_states, unpack_rpc, unpack_states
-from operators.batann.peers import Peers
+from operators.batann.messages import ACKED, PINGED, MessageError, pack_rpc, pack_states, unpack_rpc, unpack_states
+from operators.batann.peers import PING_S, Peers
 from operators.batann.transport import Down, Frame, Hello
 
 if TYPE_CHECKING:
@@ -86,6 +86,10 @@ class ServerCore:
         """What a frame leads to; MessageError for a body that is not what its type says."""
         if frame.sender.role == transport.SERVER:
             self.peers.heard_from(frame.sender.id, frame.flags)
+        if frame.type == transport.PING and len(frame.body) == PINGED.size:
+            return [Out(PINGED.unpack(frame.body)[0], transport.PONG, b"", self.load)]
+        if frame.type == transport.PONG:
+            return []
         if frame.type == transport.QUERY:
             return self._on_queries(unpack_states(frame.body), now_s)
         if frame.type == transport.BATON:
@@ -221,7 +225,9 @@ class ServerCore:
         peer = self.peers.by_address.get(down.address)
         if peer is None:
             return []  # a client is gone; what it asked for ends by itself
-        self.peers.mark_down(peer.id, now_s)
+        closed = down.kind == "closed"  # it may have come back already: the next try will show
+        if not closed:
+            self.peers.mark_down(peer.id, now_s, refused=down.kind == "refused")
         outs = []
         for kind, _, body in down.unsent:
             if kind != transport.BATON:
@@ -232,7 +238,7 @@ class ServerCore:
                 if vector:
                     self._vectors.setdefault(query, (vector, now_s + self._ttl))
                 part = self._part_wanted(state)
-                outs += self._pass_on(part, query, state, now_s, but=peer.id)
+                outs += self._pass_on(part, query, state, now_s, but=-1 if closed else peer.id)
         return outs + self._flush_batons()
 
     def _part_wanted(self, state: bytes) -> int:
@@ -241,6 +247,13 @@ class ServerCore:
         return int(self.part_of[best])
 
     part_of: Any = ()
+
+    def pings(self, address: int, now_s: float) -> list[Out]:
+        """Ask every other server whether it is there; answers come to `address`."""
+        others = [peer for peer in self.peers.by_id.values() if peer.id != self.id]
+        for peer in others:
+            self.peers.asked(peer.id, now_s)
+        return [Out(peer.address, transport.PING, PINGED.pack(address), self.load) for peer in others]
 
     def forget_old_vectors(self, now_s: float) -> None:
         """Free vectors whose ACK never came."""
@@ -319,22 +332,23 @@ class Server:
 
     def run(self) -> None:
         """Serve until `stop`."""
-        engine, cleaned = self._opened.engine, time.monotonic()
+        engine, ticked = self._opened.engine, time.monotonic()
         while self._running:
             outs: list[Out] = []
-            for news in self.tcp.poll(1.0):
+            for news in self.tcp.poll(PING_S):
                 outs += self._on_news(news)
             self._do_calls()
             while not self._foreign.empty():
                 outs += self._on_news(self._foreign.get())
             now = time.monotonic()
             outs += self.core.on_events(engine.poll(False), now)
+            if now - ticked > PING_S:
+                self.core.forget_old_vectors(now)
+                outs += self.core.pings(self.tcp.address, now)
+                ticked = now
             for out in outs:
                 self.send(out)
             engine.wake_at(self.tcp.next_due_ns)
-            if now - cleaned > 1.0:
-                self.core.forget_old_vectors(now)
-                cleaned = now
         self.tcp.close()
         self._refuse_calls()
 

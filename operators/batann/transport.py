@@ -25,7 +25,7 @@ PROTOCOL = 1
 FRAME = struct.Struct("<IHH")
 HELLO_HEAD = struct.Struct("<HHQIH")
 FRAME_LIMIT = 1 << 20
-HELLO, QUERY, BATON, RESULT, ACK, RPC, RPC_REPLY, TRACE, PART, REFUSED = range(1, 11)
+HELLO, QUERY, BATON, RESULT, ACK, RPC, RPC_REPLY, TRACE, PART, REFUSED, PING, PONG = range(1, 13)
 SERVER, CLIENT = 0, 1
 RETRY_S = 0.2
 CHUNK = 1 << 18
@@ -68,9 +68,14 @@ class Frame(NamedTuple):
 
 
 class Down(NamedTuple):
-    """An address that cannot be reached (any more), why, and the frames that never left: (type, flags, body)."""
+    """A connection to an address that has failed: why, and the frames that never left: (type, flags, body).
+
+    `kind`: "closed" (it stood; the next frame tries again), "unreachable" (it never stood) or "refused" (the peer
+    does not want us, and says why).
+    """
 
     address: int
+    kind: str
     reason: str
     unsent: list[tuple[int, int, bytes]]
 
@@ -155,7 +160,7 @@ class Tcp:
         connection = self._to.get(address)
         if connection is None:
             if self._down_until.get(address, 0) > time.monotonic():
-                self._news.append(Down(address, "still down", [frame]))
+                self._news.append(Down(address, "unreachable", "still down", [frame]))
                 return
             connection = self._connect(address)
         connection.frames.append(frame)
@@ -238,7 +243,7 @@ class Tcp:
             length, kind, flags = FRAME.unpack_from(buffer, at)
             if (
                 length > FRAME_LIMIT
-                or not HELLO <= kind <= REFUSED
+                or not HELLO <= kind <= PONG
                 or (connection.hello is None and kind not in (HELLO, REFUSED))
             ):
                 return self._cut_off(connection, "malformed")
@@ -253,7 +258,7 @@ class Tcp:
 
     def _dispatch(self, connection: _Connection, kind: int, flags: int, body: bytes) -> bool:
         if kind == REFUSED:
-            self._drop(connection, body.decode("utf-8", "replace")[:200])
+            self._drop(connection, body.decode("utf-8", "replace")[:200], kind="refused")
             return False
         if kind != HELLO:
             self.counters["frames_in"] += 1
@@ -299,16 +304,18 @@ class Tcp:
             self._epoll.modify(connection.socket, wanted)
             connection.watching = wanted
 
-    def _drop(self, connection: _Connection, reason: str) -> None:
+    def _drop(self, connection: _Connection, reason: str, *, kind: str = "") -> None:
         descriptor = connection.socket.fileno()
         self._by_fd.pop(descriptor, None)
         self._epoll.unregister(descriptor)
         connection.socket.close()
         if connection.address is not None:
             self._to.pop(connection.address, None)
-            self._down_until[connection.address] = time.monotonic() + RETRY_S
+            kind = kind or ("closed" if connection.connected else "unreachable")
+            if kind != "closed":
+                self._down_until[connection.address] = time.monotonic() + RETRY_S
             unsent = list(connection.frames)[1 if connection.written else 0 :]
-            self._news.append(Down(connection.address, reason, [frame for frame in unsent if frame[0] != HELLO]))
+            self._news.append(Down(connection.address, kind, reason, [frame for frame in unsent if frame[0] != HELLO]))
 
     def disconnect(self) -> int:
         """Close every connection, as a broken switch would; how many there were."""
