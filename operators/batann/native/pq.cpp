@@ -42,28 +42,36 @@ void pq_lut(const float *centroids, const int *offsets, int chunks, int d, const
 
 namespace {
 
-// Nearest of 256 centroids stored as (width, 256); ties to the smaller number. Sixteen at a time, each lane keeping its
-// first best: written so that the compiler can hold the lanes in vector registers.
-constexpr int kLanes = 16;
+// Nearest of 256 centroids stored as (width, 256); ties to the smaller number. Vectors of eight centroids, each lane
+// keeping its first best; written with the compiler's vector types because loops did not become this.
+typedef float Floats __attribute__((vector_size(32)));
+typedef int32_t Ints __attribute__((vector_size(32)));
+constexpr int kLanes = 8;
+
+inline Floats load(const float *p) {
+  Floats v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
 
 template <int kWidth> int nearest_of(const float *centroids_t, int given, const float *point) {
   const int width = kWidth ? kWidth : given;
-  float best[kLanes];
-  int32_t at[kLanes];
-  for (int l = 0; l < kLanes; l++) best[l] = __builtin_inff(), at[l] = 0;
-  for (int j = 0; j < kCentroids; j += kLanes) {
-    float dist[kLanes] = {};
+  Floats best = {};
+  best += __builtin_inff();
+  Ints at = {};
+  for (int j = 0; j < kCentroids; j += 2 * kLanes) {
+    Floats low = {}, high = {};
     for (int t = 0; t < width; t++) {
       const float *column = centroids_t + size_t(t) * kCentroids + j;
-      for (int l = 0; l < kLanes; l++) {
-        const float diff = column[l] - point[t];
-        dist[l] += diff * diff;
-      }
+      const Floats a = load(column) - point[t], b = load(column + kLanes) - point[t];
+      low += a * a;
+      high += b * b;
     }
-    for (int l = 0; l < kLanes; l++) {
-      at[l] = dist[l] < best[l] ? j : at[l];
-      best[l] = dist[l] < best[l] ? dist[l] : best[l];
-    }
+    const Ints here = Ints{} + j, there = Ints{} + (j + kLanes);
+    at = low < best ? here : at;
+    best = low < best ? low : best;
+    at = high < best ? there : at;
+    best = high < best ? high : best;
   }
   int lane = 0;
   for (int l = 1; l < kLanes; l++)
