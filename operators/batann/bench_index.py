@@ -174,7 +174,7 @@ class _Bench:
                 "unit": "share",
                 "data": self.found.mark,
             }
-            others = {"kmeans": (1 / 0.95, balanced_kmeans(base, parts, s.eps, 0)), "random": (2.0, None)}
+            others = {"kmeans": (1 / 0.95, balanced_kmeans(base, parts, s.eps, 0))}
             others["random"] = (2.0, random_blocks(len(base), parts, 0))
             for name, (bar, part) in others.items():
                 limit = [_share(starts, ends, part)]

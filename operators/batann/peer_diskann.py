@@ -5,8 +5,8 @@
 then JSON lines on standard input, one answer a line:
 
     {"op": "build_memory", "R": 64, "L": 128, "alpha": 1.2, "threads": 1}   -> {"cpu_s", "wall_s"}  always built anew
-    {"op": "search_memory", "L": 20, "threads": 1, "k": 10}                 -> {"cpu_s", "wall_s", "qps", "recall", "queries"}
-    {"op": "build_disk", "R": 64, "L": 128, "pq_bytes": 32, "threads": 2}   -> {"cpu_s", "wall_s", "reused"}  kept in the cache
+    {"op": "search_memory", "L": 20, "threads": 1, "k": 10}                 -> and "qps", "recall", "queries"
+    {"op": "build_disk", "R": 64, "L": 128, "pq_bytes": 32, "threads": 2}   -> {"cpu_s", "wall_s", "reused"}  kept
     {"op": "search_disk", "L": 20, "W": 8, "threads": 1, "queries": 1000}   -> as search_memory; O_DIRECT, no node cache
 
 Nothing of this package is imported: that environment has only diskannpy and the NumPy it needs.

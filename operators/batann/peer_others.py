@@ -7,7 +7,7 @@ then JSON lines on standard input, one answer a line:
     {"op": "build_hnsw", "M": 32, "ef": 128, "threads": 1}       -> {"cpu_s", "wall_s"}
     {"op": "search_hnsw", "ef": 20, "threads": 1}                -> {"cpu_s", "wall_s", "qps", "recall", "queries"}
     {"op": "faiss_pq", "chunks": 32, "sample": 65536}            -> {"error", "cpu_s"}  mean squared error of decoding
-    {"op": "cut", "method": "kaminpar", "graph": "g.npz", "parts": 10, "eps": 0.05, "seed": 0} -> {"cut", "largest", "cpu_s"}
+    {"op": "cut", "method": "kaminpar", "graph": "g.npz", "parts": 10, "eps": 0.05, "seed": 0} -> {"cut", ...}
 
 hnswlib and faiss take float32: four times the bytes a vector of ours (uint8), as their users have it. The way into
 KaMinPar and METIS is this package's own graph_partition.py, read from its file, since that needs NumPy only.

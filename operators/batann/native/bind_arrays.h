@@ -35,8 +35,9 @@ inline Vectors vectors_of(const AnyMatrix &x, const char *name) {
 
 inline void demand_below(const In<uint32_t, 1> &ids, size_t limit, const char *name) {
   for (size_t i = 0; i < ids.size(); i++)
-    demand(ids.data()[i] < limit, std::string(name) + ": id " + std::to_string(ids.data()[i]) + " at " +
-                                      std::to_string(i) + "; expected ids below " + std::to_string(limit));
+    if (ids.data()[i] >= limit)
+      demand(false, std::string(name) + ": id " + std::to_string(ids.data()[i]) + " at " + std::to_string(i) +
+                        "; expected ids below " + std::to_string(limit));
 }
 
 }  // namespace pg

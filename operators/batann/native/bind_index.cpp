@@ -17,10 +17,12 @@ template <class Ids, class Degrees> Graph graph_of(const Vectors &x, const Ids &
   demand(adj.shape(0) == x.n && deg.shape(0) == x.n, "adj and deg: expected a row for each of the " +
                                                          std::to_string(x.n) + " vectors");
   const Graph g{const_cast<uint32_t *>(adj.data()), const_cast<uint16_t *>(deg.data()), x.n, int(adj.shape(1))};
+  // Messages are put together only for a failure: this loop runs over every edge.
   for (size_t i = 0; i < g.n; i++) {
-    demand(g.deg[i] <= g.capacity, "deg[" + std::to_string(i) + "]: more than the columns of adj");
+    if (g.deg[i] > g.capacity) demand(false, "deg[" + std::to_string(i) + "]: more than the columns of adj");
     for (int e = 0; e < g.deg[i]; e++)
-      demand(g.of(i)[e] < g.n, "adj[" + std::to_string(i) + "]: id " + std::to_string(g.of(i)[e]) + " is no node");
+      if (g.of(i)[e] >= g.n)
+        demand(false, "adj[" + std::to_string(i) + "]: id " + std::to_string(g.of(i)[e]) + " is no node");
   }
   return g;
 }
