@@ -10,6 +10,7 @@ The graph, by far the longest step, also keeps unfinished states (vamana.Checkpo
 
 import logging
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,7 +180,7 @@ def _read(path: Path, key: str) -> dict[str, Any] | None:
     try:
         with np.load(path) as file:
             return dict(file) if str(file["key"]) == key else None
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -298,8 +299,7 @@ def open_index(dir: Path | str) -> Index:
         if path.stat().st_size != size:
             found = path.stat().st_size
             raise IndexCorrupt(path, min(found, size), f"{found} bytes; expected {size}: truncated or foreign")
-    with np.load(dir / "pq.npz") as file:
-        pq = PQ(file["centroids"], file["offsets"])
+    pq = _read_pq(dir / "pq.npz")
     dtype = np.dtype(meta.dtype)
     head = Head(
         np.fromfile(dir / "head.ids", "<u4"),
@@ -313,3 +313,11 @@ def open_index(dir: Path | str) -> Index:
     codes = np.memmap(dir / "codes.bin", np.uint8, "r", shape=(meta.n, meta.chunks))
     places = np.memmap(dir / "map.u8", np.uint8, "r", shape=(meta.n,))
     return Index(dir, meta, pq, codes, places, head, np.fromfile(dir / "ids.u32", "<u4") if meta.shard else None)
+
+
+def _read_pq(path: Path) -> PQ:
+    try:
+        with np.load(path) as file:
+            return PQ(file["centroids"], file["offsets"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise IndexCorrupt(path, None, f"not readable: {error}") from None

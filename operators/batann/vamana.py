@@ -1,6 +1,6 @@
 """Vamana graphs (spec 2.1): one pass, robust prune with alpha, reverse edges, everything reachable from the medoid.
 
-Points are inserted in a seeded random order in batches (doubling, then 2 % of n); a batch is searched on the frozen
+Points are inserted in a seeded random order in batches (doubling, then 0.5 % of n); a batch is searched on the frozen
 graph and its reverse edges are applied target by target, so the graph depends on the seed and not on threads.
 
 Departures from the textbook: lists may grow to 1.3 R between prunes (as DiskANN's code does) and are cut to R at the
@@ -10,6 +10,7 @@ end; a node that nobody reaches gets an edge from its nearest reachable neighbou
 import hashlib
 import logging
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from operators.batann.vectors import check_vectors
 
 NOBODY = np.uint32(2**32 - 1)
 SLACK = 1.3
-BATCH_SHARE = 0.02
+BATCH_SHARE = 0.005
 CHECKPOINT_S = 10.0
 log = logging.getLogger("batann.vamana")
 
@@ -171,7 +172,7 @@ class Checkpoint:
                 if str(file["key"]) != self.key:
                     return False
                 self._found = file["adj"], file["deg"], int(file["done"])
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return False
         log.info("going on with the graph in %s: %d nodes are inserted", self.path.name, self._found[2])
         return True
