@@ -26,7 +26,7 @@ def root():
 
 @pytest.fixture(scope="module")
 def some():
-    return sift.load(5000, 500, root=root())
+    return sift.load(5000, 4000, root=root())  # enough for a standard error of a thousandth
 
 
 @pytest.fixture

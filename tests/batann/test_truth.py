@@ -1,10 +1,15 @@
 """Exact neighbours against the plainest computation, recall, statistics; the twin against what is known of the set."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from operators.batann import sift
+from operators.batann.memory_search import MemoryIndex
 from operators.batann.truth import exact_neighbours, local_dimension, recall, statistics
+from operators.batann.vamana import build_vamana
+from operators.batann.vectors import read_vectors
 from operators.lab import datasets
 from tests.batann.sets import vectors
 
@@ -92,4 +97,40 @@ def test_sizes_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"n \(=0\), queries \(=1\)"):
         sift.load(0, 1)
     with pytest.raises(ValueError, match="gives 0 vectors beyond the first 5; expected at least 3 more"):
+        sift.more_than_base(vectors(5), tmp_path, 3)
+
+
+@pytest.mark.slow
+def test_the_twin_is_as_hard_to_search_as_the_real_set(real_data):
+    """Recall within .02 at equal beams (spec 4), on the ci tier."""
+    if not datasets.present(sift.SET, real_data):
+        pytest.skip("no sift-bsds in the data folder")
+    found = {}
+    for root in (real_data, None):
+        data = sift.load(10_000, 2000, root=root)
+        index = MemoryIndex(data.base, build_vamana(data.base))
+        found[data.mark] = [recall(index.search(data.queries, 10, beam).ids, data.truth_ids) for beam in (10, 20, 40)]
+    np.testing.assert_allclose(found["real"], found["synthetic"], atol=0.02)
+
+
+def test_the_images_give_the_sets_descriptors(real_data):
+    """Four images against the counts the set was made with, and the share of their descriptors in the base."""
+    if not datasets.present(sift.SET, real_data):
+        pytest.skip("no sift-bsds in the data folder")
+    pytest.importorskip("cv2", reason="needs opencv-python-headless==4.11.0.86", exc_type=ImportError)
+    images = sorted((real_data / sift.SET / "images").glob("*.jpg"))[:4]
+    rows = [sift.sift_extract(path) for path in images]
+    assert [len(some) for some in rows] == [2032, 2942, 2948, 1460]
+    known = {row.tobytes() for row in read_vectors(real_data / sift.SET / "base_100k.u8bin")}
+    share = np.mean([row.tobytes() in known for some in rows for row in some])
+    assert share == pytest.approx(0.1, abs=0.02)
+    more = sift.load(100_500, 5, root=real_data)
+    assert len(more.base) == 100_500
+    assert not {row.tobytes() for row in more.base[100_000:]} & known
+
+
+def test_without_opencv_larger_tiers_say_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"pip install opencv-python-headless==4\.11"):
         sift.more_than_base(vectors(5), tmp_path, 3)
