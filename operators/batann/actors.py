@@ -28,6 +28,7 @@ from operators.batann.layout import open_index
 from operators.batann.metric import prepare_queries
 from operators.batann.outcomes import Result, result_of
 from operators.batann.peers import Peer, Peers, parts_of
+from operators.batann.sharded import medoid_vector, nearest, shard_folders
 from operators.batann.state import ADAPTIVE, TRACE
 from operators.lab import cluster as head
 from operators.lab import faults
@@ -154,6 +155,7 @@ class Cluster:
         replicas: int = 1,
         *,
         launch: str = "ray",
+        ray: Any = None,
         address: Path | str | None = None,
         client_head: bool = False,
         ports: Sequence[int] = (),
@@ -161,7 +163,8 @@ class Cluster:
     ) -> Self:
         """Start `servers` servers and connect a client.
 
-        `launch`: "ray" (actors; `address` is the run's Ray address file) or "process" (child processes, no Ray).
+        `launch`: "ray" (actors: `ray` is the module of a cluster joined already, else `address` is a run's address file,
+        else one is brought up) or "process" (child processes, no Ray).
         `options` go to each Server: live, refill, batch, iops_cap, read_latency_us, link_delay_us, io, ...
         Raises ValueError for arguments, IndexCorrupt for damaged files, EpochMismatch for servers that disagree.
         """
@@ -180,7 +183,7 @@ class Cluster:
         made = cls(mode, launch)
         try:
             if launch == "ray":
-                made._ray = made._stack.enter_context(head.connect(address))
+                made._ray = ray or made._stack.enter_context(head.connect(address))
             made._start_servers(Path(index_dir), servers, replicas, ports, options)
             made._connect(transport, client_head, options.get("link_delay_us", 0))
         except BaseException:
@@ -259,7 +262,9 @@ class Cluster:
             self._core_options = client_head_options(index)
         if self.mode == "scatter_topn":
             centres = np.stack([medoid_vector(member.folder) for member in self._members])
-            self._core_options = {"nearest_parts": lambda vector, n: nearest(centres, vector, index.meta.dtype, n)}
+            self._core_options = {
+                "nearest_parts": lambda vector, n: nearest(centres, np.frombuffer(vector, index.meta.dtype), n)
+            }
 
     def search(
         self,
@@ -278,6 +283,7 @@ class Cluster:
         max_hops: int = 4096,
         max_handoffs: int = 256,
         topn: int = 2,
+        mode: str | None = None,
         seed: int = 0,
         schedule: Sequence["Fault"] = (),
     ) -> Result:
@@ -285,13 +291,17 @@ class Cluster:
 
         Closed loop with `window` queries in flight (default 16 a server; 16 in all for the scatter modes, whose every
         query is on every server); with `rate` queries/s an open loop. `deadline_ms`, `max_hops`, `max_handoffs` travel
-        with the query: what runs out gives a result marked `partial`. `schedule` holds faults.
+        with the query: what runs out gives a result marked `partial`. `mode` overrides the cluster's (baton, rpc and
+        baton_client_gather use the same servers). `schedule` holds faults.
         """
+        mode = mode or self.mode
+        if mode not in MODES or (mode in SHARDED) != (self.mode in SHARDED):
+            raise ValueError(f"mode (={mode!r}): not one of a cluster started for {self.mode!r}")
         check_search(k, L, W)
         queries = self._checked(q)
         flags = (ADAPTIVE if adaptive else 0) | (TRACE if trace else 0)
         plan = Plan(
-            k=k, L=L, W=W, mem_l=mem_l, mode=self.mode, flags=flags, max_hops=max_hops, max_handoffs=max_handoffs,
+            k=k, L=L, W=W, mem_l=mem_l, mode=mode, flags=flags, max_hops=max_hops, max_handoffs=max_handoffs,
             timeout_s=timeout_s, deadline_ms=deadline_ms, topn=topn,
         )  # fmt: skip
         in_flight = window or (WINDOW if self.mode in SHARDED else WINDOW * len(self._members))
@@ -324,6 +334,10 @@ class Cluster:
     def stats(self) -> list[dict[str, Any]]:
         """Counters of every server that is alive; raises when one has broken an invariant."""
         return [member.handle.call("stats") for member in self._members if member.handle.is_alive()]
+
+    def client_stats(self) -> dict[str, Any]:
+        """Counters of the client's transport, as server -1."""
+        return {"server": -1, **getattr(self._client.tcp, "counters", {})}
 
     def kill(self, server: int) -> None:
         """SIGKILL a server's process."""
@@ -408,14 +422,6 @@ class _Schedule:
             timer.cancel()
 
 
-def shard_folders(folder: Path) -> list[Path]:
-    """The shards of a scatter-gather index, in order."""
-    found = sorted(path for path in Path(folder).glob("shard-*") if path.is_dir())
-    if not found:
-        raise ValueError(f"index_dir (={folder}): holds no shard-NN folders; expected what write_shards writes")
-    return found
-
-
 def client_head_options(index: Any) -> dict[str, Any]:
     """What ClientCore needs to start beams itself."""
     core = native_core()
@@ -424,19 +430,3 @@ def client_head_options(index: Any) -> dict[str, Any]:
     config = core.engine_config(0, 2, 1, 0, 0.0, 1.0, 0, index.meta.record_bytes, index.meta.records_per_sector, False)
     engine = native_engine(core, index, config)
     return {"start_beam": engine.start, "part_of": np.asarray(index.map)}
-
-
-def medoid_vector(folder: Path) -> np.ndarray:
-    """The vector of a shard's medoid, read from its file."""
-    index = open_index(folder)
-    meta, medoid = index.meta, index.meta.medoid
-    place = int(np.searchsorted(np.asarray(index.part_ids(0)), medoid))
-    with open(index.part_path(0), "rb") as stream:
-        stream.seek(place // meta.records_per_sector * 4096 + place % meta.records_per_sector * meta.record_bytes)
-        return np.frombuffer(stream.read(meta.d * np.dtype(meta.dtype).itemsize), meta.dtype)
-
-
-def nearest(centres: np.ndarray, vector: bytes, dtype: str, n: int) -> list[int]:
-    """The n partitions whose centres are nearest to the vector."""
-    difference = centres.astype(np.float64) - np.frombuffer(vector, dtype).astype(np.float64)
-    return np.argsort((difference**2).sum(1), kind="stable")[:n].tolist()

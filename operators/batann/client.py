@@ -66,7 +66,7 @@ class _Pending:
     waiting: set[int] = field(default_factory=set)  # servers that have not answered
     answers: dict[int, Answer] = field(default_factory=dict)
     gathered: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # by visit
-    traced: dict[int, list[tuple[int, int, int, int]]] = field(default_factory=dict)
+    traced: dict[tuple[int, int], list[tuple[int, int, int, int]]] = field(default_factory=dict)
     first: int = -1
     due_s: float = 0.0  # not before this (after busy)
     tried: set[int] = field(default_factory=set)
@@ -191,7 +191,7 @@ class ClientCore:
         elif frame.type == transport.TRACE:
             query, attempt, visit, server, steps = wire.trace_steps(frame.body)
             if (pending := self._current(query, attempt)) is not None:
-                pending.traced[visit] = [(visit, server, node, us) for node, us in steps]
+                pending.traced[visit, server] = [(visit, server, node, us) for node, us in steps]
                 return self._maybe_done(query, now_s)
         return []
 

@@ -65,18 +65,24 @@ def make_engine(
     read_latency_us: float = 0,
     verify_reads: bool = True,
     native: bool | None = None,
+    part_of: np.ndarray | None = None,
 ) -> Opened:
     """An engine over `parts` of an index.
 
+    `part_of (n,)` uint8 overrides the index's map: an index of one partition then serves any partition of its nodes
+    (every server reads the one file), which spares a layout for each.
     Raises ValueError naming the argument, IndexCorrupt for files that are not the index's.
     """
     _check(io, live, refill, iops_cap, read_latency_us)
     core = native_core() if native is None or native else None
     if native and core is None:
         raise ValueError("native (=True): the native core is not built; run `make native`")
+    count = index.meta.parts if part_of is None else int(part_of.max()) + 1
     for part in parts:
-        if not 0 <= part < index.meta.parts:
-            raise ValueError(f"parts (={part}): this index has partitions 0 to {index.meta.parts - 1}")
+        if not 0 <= part < count:
+            raise ValueError(f"parts (={part}): this index has partitions 0 to {count - 1}")
+    if part_of is not None:
+        index = Repartitioned(index, part_of)
     if core is None:
         from operators.batann.search import PythonEngine
 
@@ -102,6 +108,26 @@ def make_engine(
     for part in parts:
         page_cache |= _add_part(engine, index, part, used)
     return Opened(engine, used, page_cache or used == "mem", True)
+
+
+class Repartitioned:
+    """An index of one partition seen as one of several: every partition's file is the one there is."""
+
+    def __init__(self, index: "Index", part_of: np.ndarray):
+        if index.meta.parts != 1 or part_of.shape != (index.meta.n,) or part_of.dtype != np.uint8:
+            wanted = f"uint8 ({index.meta.n},) over an index of one partition"
+            raise ValueError(f"part_of ({part_of.dtype} {part_of.shape}): expected {wanted}")
+        self.meta, self.pq, self.codes, self.head, self.epoch = (
+            index.meta,
+            index.pq,
+            index.codes,
+            index.head,
+            index.epoch,
+        )
+        self.map, self.global_ids = np.ascontiguousarray(part_of), index.global_ids
+        self.part_path, self.part_ids, self.part_crc = (
+            (lambda part, read=read: read(0)) for read in (index.part_path, index.part_ids, index.part_crc)
+        )
 
 
 def native_engine(core: Any, index: "Index", config: Any) -> Any:
@@ -182,7 +208,7 @@ def uring_allowed() -> bool:
 
 @dataclass(frozen=True)
 class DiskResult:
-    """`ids (nq, k)` uint32 (2**32 - 1 where fewer were found), `dists (nq, k)` float32, and the answers they are from."""
+    """`ids (nq, k)` uint32 (2**32 - 1 where fewer were found), `dists (nq, k)` float32, and the answers."""
 
     ids: np.ndarray
     dists: np.ndarray

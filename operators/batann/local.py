@@ -30,7 +30,7 @@ class LocalResult:
     dists: np.ndarray
     answers: list[Answer]
     state_bytes: list[int] = field(default_factory=list)
-    visits: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # query: (server, nodes explored there)
+    visits: dict[int, list[tuple[int, list[tuple[int, int]]]]] = field(default_factory=dict)  # (server, [(node, us)])
 
     def mean(self, counter: str) -> float:
         """Mean of a counter (hops, reads, pq_dists, ...) over the queries."""
@@ -49,8 +49,7 @@ class LocalResult:
 class LocalCluster:
     """Engines over one index; server s holds the partitions `holdings[s]` (default: partition s).
 
-    `part_of` overrides the index's map, so that one layout (a single partition) serves any partition of its nodes: then
-    every engine reads the same file.
+    `part_of (n,)` uint8 overrides the map of an index of one partition (engine.make_engine).
     """
 
     def __init__(
@@ -59,12 +58,16 @@ class LocalCluster:
         holdings: Sequence[Sequence[int]] | None = None,
         *,
         native: bool | None = None,
+        part_of: np.ndarray | None = None,
         **options: Any,
     ):
-        holdings = holdings or [(part,) for part in range(index.meta.parts)]
+        count = index.meta.parts if part_of is None else int(part_of.max()) + 1
+        holdings = holdings or [(part,) for part in range(count)]
         self._index = index
         self._engines = [
-            engines.make_engine(index, parts, server_id=server, io="mem", native=native, **options).engine
+            engines.make_engine(
+                index, parts, server_id=server, io="mem", native=native, part_of=part_of, **options
+            ).engine
             for server, parts in enumerate(holdings)
         ]
         self._holder = {part: server for server, parts in enumerate(holdings) for part in parts}
@@ -109,7 +112,7 @@ class LocalCluster:
                         gathered.setdefault(query, []).extend(wire.part_of_answer(body)[3])
                     elif kind == engines.TRACED:
                         _, _, _, server, steps = wire.trace_steps(body)
-                        result.visits.setdefault(query, []).append((server, len(steps)))
+                        result.visits.setdefault(query, []).append((server, steps))
         result.answers = [found[number] for number in range(len(vectors))]
         result.ids, result.dists = as_arrays(result.answers, k)
         if mode == "baton_client_gather":

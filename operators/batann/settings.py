@@ -120,7 +120,13 @@ class Settings(lab.Settings):
     L_list: tuple[int, ...] = field(
         (10, 15, 20, 30, 40, 60, 80, 120, 200), unit="beam entries", source="official log, and finer below"
     )
+    work_L: tuple[int, ...] = field(
+        (13, 15, 20, 30, 40, 120, 200), unit="beam entries", source="spec 5: around recall .95, 40, and the paper's 200"
+    )
     recall_target: float = field(0.95, unit="recall@k everything is compared at", source="paper", gt=0, le=1)
+
+    # the stage without sockets
+    tier_servers: tuple[int, ...] = field((5, 10), unit="servers", source="paper: 5 and 10")
 
     # serving
     servers: tuple[int, ...] = field((1, 5, 10), unit="servers", source="paper: 5 and 10")
@@ -140,7 +146,21 @@ class Settings(lab.Settings):
     max_hops: int = field(4096, unit="hops a query", source="our choice", ge=1)
     max_handoffs: int = field(256, unit="hand-offs a query", source="our choice", ge=1)
     timeout_s: float = field(2.0, unit="s until the client tries again", source="our choice", gt=0)
+    refill_L: tuple[int, ...] = field((20, 40, 80), unit="beam entries", source="paper: at every L")
+    rates: tuple[float, ...] = field(
+        (0.2, 0.5, 0.8), unit="of the slower mode's QPS; open loop", source="paper, latency against rate"
+    )
+    repeats: int = field(3, unit="runs of every configuration, interleaved", source="our choice", ge=1)
+    run_s: float = field(1.5, unit="s a run lasts, by the expected QPS", source="our choice", gt=0)
     faults: tuple[Fault, ...] = field((), unit="injected faults", source="our choice")
+
+    # the cluster of the prediction
+    device_iops: float = field(500_000.0, unit="reads/s a server", source="a data-centre NVMe drive; our choice", gt=0)
+    device_read_us: float = field(
+        100.0, unit="us a batch of reads", source="a data-centre NVMe drive; our choice", ge=0
+    )
+    device_threads: int = field(8, unit="search threads a server", source="paper", ge=1)
+    device_link_us: float = field(50.0, unit="us one way", source="25 Gb Ethernet in a rack; our choice", ge=0)
 
     extrapolation: Extrapolation = field(Extrapolation(), unit="rule", source="spec 5")
 
@@ -148,7 +168,11 @@ class Settings(lab.Settings):
     def _consistent(self) -> Self:
         _counts("L_list", self.L_list, MOST_L)
         _counts("W_list", self.W_list, MOST_W)
+        _counts("work_L", self.work_L, MOST_L)
         _counts("servers", self.servers, MOST_SERVERS)
+        _counts("tier_servers", self.tier_servers, MOST_SERVERS)
+        if min(self.work_L) < self.k:
+            raise ValueError(f"work_L (={list(self.work_L)}): expected beams of at least k (={self.k})")
         for name in ("modes", "methods"):
             if not getattr(self, name):
                 raise ValueError(f"{name} (=[]): empty; give at least one")
