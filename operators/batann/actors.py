@@ -163,8 +163,8 @@ class Cluster:
     ) -> Self:
         """Start `servers` servers and connect a client.
 
-        `launch`: "ray" (actors: `ray` is the module of a cluster joined already, else `address` is a run's address file,
-        else one is brought up) or "process" (child processes, no Ray).
+        `launch`: "ray" (actors: `ray` is the module of a cluster joined already, else `address` is a run's address
+        file, else one is brought up) or "process" (child processes, no Ray).
         `options` go to each Server: live, refill, batch, iops_cap, read_latency_us, link_delay_us, io, ...
         Raises ValueError for arguments, IndexCorrupt for damaged files, EpochMismatch for servers that disagree.
         """

@@ -2,8 +2,8 @@
 
 One machine's disk and cores cannot grow with the number of servers, so each server has a token bucket of `iops_cap`
 reads/s; everything else is as it is (spec 5, way a). Every mode runs at the smallest beam that reaches the recall
-target for its own number of servers and W, found beforehand without sockets (the answers are the same). Modes and widths take
-turns, `repeats` times. Then: latency at given rates, and a server killed with and without replicas.
+target for its own number of servers and W, found beforehand without sockets (the answers are the same). Modes and
+widths take turns, `repeats` times. Then: latency at given rates, and a server killed with and without replicas.
 """
 
 import logging
@@ -171,7 +171,8 @@ class Run:
         return {
             "scenario": scenario, "mode": mode, "n": s.n, "S": S, "method": s.partition, "W": W, "L": L,
             "transport": s.transport, "seed": seed, "iops_cap": s.iops_cap, "read_latency_us": s.read_latency_us,
-            "link_delay_us": s.link_delay_us, "rate": 0.0, "replicas": 1, "fault": "", "refill": s.refill, "data": self._mark,
+            "link_delay_us": s.link_delay_us, "rate": 0.0, "replicas": 1, "fault": "", "refill": s.refill,
+            "data": self._mark,
         } | more  # fmt: skip
 
     def _servers(self, S: int) -> None:
@@ -219,9 +220,9 @@ class Run:
         s = self._settings
         numbers = np.arange(start, start + count) % len(self._queries)
         result = cluster.search(
-            self._queries[numbers], s.k, config["L"], config["W"], rate, mode=None if config["S"] == 1 else config["mode"],
-            mem_l=s.mem_l, timeout_s=s.timeout_s if not rate else 10.0, max_hops=s.max_hops, max_handoffs=s.max_handoffs,
-            seed=config["seed"], **more,
+            self._queries[numbers], s.k, config["L"], config["W"], rate, mem_l=s.mem_l,
+            mode=None if config["S"] == 1 else config["mode"], timeout_s=s.timeout_s if not rate else 10.0,
+            max_hops=s.max_hops, max_handoffs=s.max_handoffs, seed=config["seed"], **more,
         )  # fmt: skip
         self._note(result, numbers, config)
         return result

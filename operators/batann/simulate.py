@@ -1,7 +1,7 @@
 """Stage: calibrate the queueing model on one and two metered servers, validate it on others, predict 100M and 1B.
 
-Calibration: thread time a read and a visit from the engines' own clocks; time a message from the servers' processor time
-beyond that. Validation: metered runs of more servers than were fitted on, their visits replayed through the model.
+Calibration: thread time a read and a visit from the engines' own clocks; time a message from the servers' processor
+time beyond that. Validation: metered runs of more servers than were fitted on, their visits replayed through the model.
 Prediction: hops, reads and shares by the settings' rule (extrapolate.py), then the model with the device the settings
 name. Nothing here knows a figure of the paper.
 """

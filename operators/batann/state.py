@@ -237,8 +237,8 @@ def refusal(state: bytes, reason: str, server: int) -> bytes:
     parsed = QueryState.from_bytes(state)
     return RESULT.pack(
         parsed.query_id, parsed.attempt, STATUS.index("failed"), REASONS.index(reason), 0, len(parsed.history),
-        server, 0, parsed.hops, parsed.reads, parsed.pq_dists, parsed.exact_dists, parsed.bytes_sent, 0, parsed.total_us,
-        parsed.io_us, parsed.queue_us, parsed.cpu_us, parsed.head_us,
+        server, 0, parsed.hops, parsed.reads, parsed.pq_dists, parsed.exact_dists, parsed.bytes_sent, 0,
+        parsed.total_us, parsed.io_us, parsed.queue_us, parsed.cpu_us, parsed.head_us,
     ) + bytes(parsed.history)  # fmt: skip
 
 

@@ -132,6 +132,16 @@ std::string check_state(nb::bytes state) {
   return parse_state(reinterpret_cast<const uint8_t*>(state.c_str()), state.size(), parsed);
 }
 
+// Parse, check and write again: both ends of a hand-off.
+nb::bytes rewrite_state(nb::bytes state) {
+  State parsed;
+  std::string bad = parse_state(reinterpret_cast<const uint8_t*>(state.c_str()), state.size(), parsed);
+  if (!bad.empty()) throw nb::value_error(bad.c_str());
+  std::string out;
+  write_state(parsed, out);
+  return nb::bytes(out.data(), out.size());
+}
+
 }  // namespace
 
 void bind_engine(nb::module_& m) {
@@ -139,6 +149,7 @@ void bind_engine(nb::module_& m) {
   m.def("engine_config", &make_config, "server_id"_a, "io"_a, "live"_a, "refill"_a, "iops_cap"_a, "burst"_a,
         "read_latency_us"_a, "record_bytes"_a, "per_sector"_a, "verify_reads"_a);
   m.def("check_state", &check_state, "Why these bytes are no state; empty when they are one.", "state"_a);
+  m.def("rewrite_state", &rewrite_state, "state"_a);
   m.def("crc32", [](nb::bytes data) { return crc32(data.c_str(), data.size()); }, "data"_a);
   nb::class_<TokenBucket>(m, "TokenBucket")
       .def(nb::init<double, double>(), "cap"_a, "burst"_a)
