@@ -61,6 +61,7 @@ def _schemas() -> dict[str, dict]:
         **dict.fromkeys(("frames_in", "frames_out", "bytes_in", "bytes_out", "malformed", "vectors_held"), whole),
         **dict.fromkeys(("busy_us", "rss_bytes", "private_bytes", "explored"), whole),
         "cpu_s": number,
+        "loop_s": number,
         "page_cache": pl.Boolean,
         "io": text,
     }
@@ -181,7 +182,7 @@ class Run:
         beams = {(mode, W): self._beam(mode, S, W) for mode in modes for W in settings.W_list}
         kinds = {mode: mode if mode.startswith("scatter") else "baton" for mode in modes}
         clusters = {kind: self._start(kind, S) for kind in dict.fromkeys(kinds.values())}
-        idle_s = {kind: [row["cpu_s"] for row in cluster.stats()] for kind, cluster in clusters.items()}
+        idle = {kind: cluster.stats() for kind, cluster in clusters.items()}
         explored = dict.fromkeys(clusters, 0)
         try:
             for seed in range(settings.repeats):
@@ -196,7 +197,7 @@ class Run:
                         explored[mode] += self._rates(clusters[mode], mode, S, beams)
             for kind, cluster in clusters.items():
                 explored[kind] += self._trace(cluster, kind, S, beams)
-                self._note_servers(cluster, self._config("metered", kind, S, 0, 0, 0), explored[kind], idle_s[kind])
+                self._note_servers(cluster, self._config("metered", kind, S, 0, 0, 0), explored[kind], idle[kind])
         finally:
             for cluster in clusters.values():
                 cluster.close()
@@ -309,12 +310,15 @@ class Run:
             schema = _schemas()["hops"]
             self.tables["hops"].append(frame.select(pl.col(name).cast(kind) for name, kind in schema.items()))
 
-    def _note_servers(self, cluster: "Cluster", config: dict[str, Any], explored: int, idle_s: list[float]) -> None:
+    def _note_servers(self, cluster: "Cluster", config: dict[str, Any], explored: int, idle: list[dict]) -> None:
         """Counters; processor time counts from when the servers had started."""
         import polars as pl
 
         schema = _schemas()["servers"]
-        stats = [row | {"cpu_s": row["cpu_s"] - before} for row, before in zip(cluster.stats(), idle_s, strict=True)]
+        stats = [
+            row | {name: row[name] - before[name] for name in ("cpu_s", "loop_s")}
+            for row, before in zip(cluster.stats(), idle, strict=True)
+        ]
         rows = [config | row | {"explored": explored} for row in [*stats, cluster.client_stats()]]
         frame = pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
         self.tables["servers"].append(frame)
@@ -375,7 +379,7 @@ class Run:
 
         s = self._settings
         index = open_index(self._folder("baton", 1))
-        for seed in range(s.repeats):
+        for seed in range(-1, s.repeats):  # the first round warms up
             for L in s.refill_L:
                 for refill in engine.REFILL:
                     opened = engine.make_engine(index, (0,), io=s.io, live=s.live, refill=refill)
@@ -387,8 +391,9 @@ class Run:
                     row = config | {"queries": len(self._queries), "recall": float(hits / self._truth.size)}
                     row |= {"qps": len(self._queries) / took, "steady_qps": len(self._queries) / took}
                     schema = _schemas()["summary"]
-                    frame = pl.DataFrame([{name: row.get(name) for name in schema} for row in [row]], schema=schema)
-                    self.tables["summary"].append(frame)
+                    if seed >= 0:
+                        frame = pl.DataFrame([{name: row.get(name) for name in schema}], schema=schema)
+                        self.tables["summary"].append(frame)
 
     def _faults(self) -> None:
         """Kill a server in the middle of a run, with and without replicas; then the settings' own faults."""

@@ -406,6 +406,7 @@ class Server:
                 **self._opened.engine.counters(),
                 **self.core.counters,
                 **self.tcp.counters,
+                "loop_s": time.thread_time(),
                 "vectors_held": self.core.vectors_held,
                 "page_cache": self._opened.page_cache,
                 "io": self._opened.io,

@@ -15,11 +15,20 @@
 
 namespace pg {
 
-int64_t now_ns() {
+namespace {
+
+int64_t clock_ns(clockid_t clock) {
   timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
+  clock_gettime(clock, &t);
   return int64_t(t.tv_sec) * 1000000000 + t.tv_nsec;
 }
+
+// What the thread has worked, whatever else the machine did meanwhile.
+int64_t cpu_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
+
+}  // namespace
+
+int64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
 
 Engine::Engine(const Memory& memory, const Config& config)
     : memory_(memory), config_(config), bucket_(config.iops_cap, config.burst), query_float_(memory.d) {
@@ -85,7 +94,7 @@ void Engine::end_live(Job& job) {
 void Engine::account(Job& job, int64_t now) {
   StateHeader& h = job.s.head;
   h.total_us += uint64_t(now - job.came_ns) / 1000;
-  const uint64_t cpu_us = uint64_t(job.spent_ns + now_ns() - job.began_ns) / 1000;
+  const uint64_t cpu_us = uint64_t(job.spent_ns + cpu_ns() - job.began_ns) / 1000;
   h.cpu_us += cpu_us;
   counters_.busy_us += cpu_us;
   if (h.budget_us != NO_BUDGET) {
@@ -110,7 +119,7 @@ void Engine::begin(Job& job, int64_t now) {
   if (job.serves_rpc) return;
   if (job.s.beam.empty()) {
     start_beam(memory_, query, job.lut.data(), job.s);
-    h.head_us += uint32_t((now_ns() - now) / 1000);
+    h.head_us += uint32_t((cpu_ns() - job.began_ns) / 1000);
   }
   if (!h.w_now) h.w_now = h.flags & ADAPTIVE ? 1 : h.W;
 }
@@ -226,7 +235,7 @@ bool Engine::score(Job& job) {
 }
 
 void Engine::process(Job& job, int64_t now) {
-  job.began_ns = now_ns();
+  job.began_ns = cpu_ns();
   job.s.head.io_us += uint64_t(now - job.issued_ns) / 1000;
   if (job.serves_rpc) return answer_rpc(job);
   if (job.bad == Reason::deadline) return finish(job, Status::partial, job.bad, now);
@@ -236,7 +245,7 @@ void Engine::process(Job& job, int64_t now) {
     return finish(job, Status::failed, Reason::corrupt, now);
   }
   advance(job, now);
-  job.spent_ns += now_ns() - job.began_ns;
+  job.spent_ns += cpu_ns() - job.began_ns;
 }
 
 // The baton: nothing that is left to explore first lies here, so the state goes to the owner of the best of it.
@@ -311,10 +320,10 @@ void Engine::refill(int64_t now) {
     Job& job = *inbox_.front();
     inbox_.pop_front();
     counters_.live_max = std::max<uint64_t>(counters_.live_max, ++live_);
-    job.began_ns = now_ns();
+    job.began_ns = cpu_ns();
     begin(job, now);
     advance(job, now);
-    job.spent_ns += now_ns() - job.began_ns;
+    job.spent_ns += cpu_ns() - job.began_ns;
   }
 }
 
