@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from operators.lab.compiled import kernel
+from operators.lab.compiled import inner, kernel
 
 
 @dataclass(frozen=True)
@@ -80,48 +80,61 @@ def simulate(visits: Visits, config: SimConfig, *, window: int = 0, rate: float 
     costs = np.array(
         [config.iops, config.read_us, config.score_us, config.start_us, config.message_us, config.link_us], np.float64
     )
-    _run(
-        visits.first.astype(np.int64), visits.server.astype(np.int64), visits.hops.astype(np.int64),
-        visits.reads.astype(np.int64), visits.parallel, config.servers, config.threads, config.live, costs, arrivals,
-        window if window else count, latency, done, reads, busy,
-    )  # fmt: skip
+    first, server = visits.first.astype(np.int64), visits.server.astype(np.int64)
+    owner = np.repeat(np.arange(count), np.diff(first))
+    thread = np.zeros((config.servers, config.threads))
+    queue = np.empty((config.servers, len(server) + 1), np.int64)
+    path = (first, server, visits.hops.astype(np.int64), visits.reads.astype(np.int64), owner)
+    out = (latency, done, reads, busy)
+    _run(path, visits.parallel, config.live, costs, arrivals, window or count, (thread, queue), out)
     return SimResult(latency, float(done.max()) if count else 0.0, reads, busy, done)
 
 
 ARRIVE, ADMIT, READ, SCORED = 0, 1, 2, 3
 
 
+@inner
+def _work(thread, busy, where, now, work):
+    """Give work to the thread of `where` that is free first; when it is done."""
+    free = 0
+    for each in range(1, thread.shape[1]):
+        if thread[where, each] < thread[where, free]:
+            free = each
+    thread[where, free] = max(now, thread[where, free]) + work
+    busy[where] += work
+    return thread[where, free]
+
+
+@inner
+def _read(disk, count, where, now, batch, iops, read_us):
+    """Read a batch from the disk of `where`; when it has arrived."""
+    count[where] += batch
+    if iops <= 0:
+        return now + read_us
+    disk[where] = max(disk[where], now) + batch * 1e6 / iops
+    return disk[where] + read_us
+
+
 @kernel
-def _run(
-    first, server, hops, reads, parallel, servers, threads, live, costs, arrivals, window, latency, done, count, busy
-):
-    """The event loop. Events are (time, order, kind, visit, hops left)."""
+def _run(path, parallel, live, costs, arrivals, window, room, out):
+    """The event loop. Events are (time, order, kind, visit or query, hops left)."""
+    first, server, hops, reads, owner = path
+    thread, queue = room
+    latency, done, count, busy = out
     iops, read_us, score_us, start_us, message_us, link_us = costs
-    queries = len(first) - 1
-    owner = np.empty(len(server), np.int64)
-    for query in range(queries):
-        for visit in range(first[query], first[query + 1]):
-            owner[visit] = query
-    disk = np.zeros(servers)
-    thread = np.zeros((servers, threads))
-    held = np.zeros(servers, np.int64)
-    queue = np.empty((servers, len(server) + 1), np.int64)
+    queries, servers = len(first) - 1, len(busy)
+    disk, held = np.zeros(servers), np.zeros(servers, np.int64)
     head, tail = np.zeros(servers, np.int64), np.zeros(servers, np.int64)
     left, began = np.zeros(queries, np.int64), np.zeros(queries)
-    events = [(0.0, 0, ARRIVE, 0, 0)]
-    events.pop()
-    order, sent = 0, 0
-    while sent < min(window, queries):
-        heapq.heappush(events, (arrivals[sent], order, ARRIVE, sent, 0))
-        order += 1
-        sent += 1
+    events = [(arrivals[query], query, ARRIVE, query, 0) for query in range(min(window, queries))]
+    order, sent = queries, len(events)
     while len(events):
         now, _, kind, visit, hop = heapq.heappop(events)
+        order += 1
         if kind == ARRIVE:  # `visit` is a query here
             began[visit] = now
             left[visit] = first[visit + 1] - first[visit] if parallel else 1
-            last = first[visit + 1] if parallel else first[visit] + 1
-            for each in range(first[visit], last):
+            for each in range(first[visit], first[visit] + left[visit]):
                 heapq.heappush(events, (now + link_us, order, ADMIT, each, 0))
                 order += 1
             continue
@@ -129,27 +142,19 @@ def _run(
         if kind == ADMIT and held[where] >= live:
             queue[where, tail[where]] = visit
             tail[where] += 1
-            continue
-        work = 0.0
-        if kind == ADMIT:
-            held[where] += 1
-            hop = hops[visit]
-            work = start_us
-        elif kind == READ:
+        elif kind == SCORED and hop > 0:
+            heapq.heappush(
+                events, (_read(disk, count, where, now, reads[visit], iops, read_us), order, READ, visit, hop)
+            )
+        elif kind != SCORED:
             work = score_us * reads[visit]
             hop -= 1
-        if kind == SCORED:  # a thread is done with this state for now
-            if hop > 0:
-                batch = reads[visit]
-                count[where] += batch
-                if iops > 0:
-                    disk[where] = max(disk[where], now) + batch * 1e6 / iops
-                    back = disk[where] + read_us
-                else:
-                    back = now + read_us
-                heapq.heappush(events, (back, order, READ, visit, hop))
-                order += 1
-                continue
+            if kind == ADMIT:
+                held[where] += 1
+                hop, work = hops[visit], start_us
+            ready = _work(thread, busy, where, now, work + (message_us if hop == 0 else 0.0))
+            heapq.heappush(events, (ready, order, SCORED, visit, hop))
+        else:  # the visit has ended: the next state here, the next visit of this query, or the next query
             held[where] -= 1
             if head[where] < tail[where]:
                 heapq.heappush(events, (now, order, ADMIT, queue[where, head[where]], 0))
@@ -158,7 +163,6 @@ def _run(
             query = owner[visit]
             if not parallel and visit + 1 < first[query + 1]:
                 heapq.heappush(events, (now + link_us, order, ADMIT, visit + 1, 0))
-                order += 1
                 continue
             left[query] -= 1
             if left[query] == 0:
@@ -166,20 +170,7 @@ def _run(
                 latency[query] = done[query] - began[query]
                 if sent < queries:
                     heapq.heappush(events, (max(done[query], arrivals[sent]), order, ARRIVE, sent, 0))
-                    order += 1
                     sent += 1
-            continue
-        free = 0
-        for each in range(1, threads):
-            if thread[where, each] < thread[where, free]:
-                free = each
-        if hop == 0:
-            work += message_us
-        ready = max(now, thread[where, free]) + work
-        thread[where, free] = ready
-        busy[where] += work
-        heapq.heappush(events, (ready, order, SCORED, visit, hop))
-        order += 1
 
 
 def baton_visits(
