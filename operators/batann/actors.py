@@ -323,6 +323,15 @@ class Cluster:
         return np.ascontiguousarray(prepare_queries(q, self._index.meta))
 
     @property
+    def peers(self) -> Peers:
+        """Who serves what, for clients of other processes (endpoints.py)."""
+        return Peers([member.peer for member in self._members])
+
+    def dead(self) -> list[int]:
+        """Servers whose process has ended."""
+        return [member.peer.id for member in self._members if not member.handle.is_alive()]
+
+    @property
     def pids(self) -> list[int]:
         return [member.handle.pid for member in self._members]
 
@@ -360,14 +369,17 @@ class Cluster:
         else:
             raise ValueError(f"fault (={kind!r}): expected kill, stop, slow, drop_connection, restart or stale_epoch")
 
-    def restart(self, server: int, *, epoch: int | None = None) -> None:
-        """Replace a server's process (killed if it still runs); it rejoins once it has opened its files again."""
+    def restart(self, server: int, *, epoch: int | None = None, port: int = 0) -> None:
+        """Replace a server's process (killed if it still runs); it rejoins once it has opened its files again.
+
+        `port`: where it listens from then on, so that clients of other processes find it; 0 as it was started.
+        """
         member = self._members[server]
         if member.handle.is_alive():
             faults.strike("kill", member.handle.pid)
         member.handle.end()
         member.handle = self._handle()
-        options = member.options | ({} if epoch is None else {"epoch": epoch})
+        options = member.options | ({} if epoch is None else {"epoch": epoch}) | ({"port": port} if port else {})
         member.handle.ask("start", str(member.folder), list(member.peer.parts), options)
         self._started(member)
         self._publish()

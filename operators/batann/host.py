@@ -1,8 +1,8 @@
 """A process that hosts one server, told what to do by whoever started it: a Ray actor, or lines of JSON on its input.
 
 `Host` is the same for both. As a command (`python -m operators.batann.host`) it reads one JSON object a line,
-{"method": ..., "args": [...], "options": {...}}, answers each with one line {"result": ...} or {"error": ..., "kind":
-...}, and ends when its input ends: a server never outlives the process that started it.
+{"id": ..., "method": ..., "args": [...]}, answers each with one line {"id": ..., "result": ...} or {"id": ...,
+"error": ..., "kind": ...}, and ends when its input ends: a server never outlives the process that started it.
 """
 
 import json
@@ -105,19 +105,23 @@ class ProcessHandle:
         )
         self.pid = self._child.pid
         self._buffer = b""
+        self._asked = 0
 
     def ask(self, method: str, *args: Any) -> None:
         """Send a request without waiting for its answer (`answer`)."""
+        self._asked += 1
         try:
-            self._child.stdin.write(json.dumps({"method": method, "args": args}).encode() + b"\n")
+            request = {"id": self._asked, "method": method, "args": args}
+            self._child.stdin.write(json.dumps(request).encode() + b"\n")
             self._child.stdin.flush()
         except (BrokenPipeError, ValueError):
             raise HostError(f"server process {self.pid}: has ended ({self._child.poll()})") from None
 
     def answer(self, timeout_s: float = CALL_S) -> Any:
-        """The next answer; HostError, or the error the server raised (ValueError, OSError)."""
-        line = self._line(time.monotonic() + timeout_s)
-        found = json.loads(line)
+        """The answer to the last request; HostError, or the error the server raised (ValueError, OSError)."""
+        deadline, found = time.monotonic() + timeout_s, {"id": 0}
+        while found["id"] != self._asked:  # a stopped process answers late what nobody waits for any more
+            found = json.loads(self._line(deadline))
         if "error" in found:
             kind = {"ValueError": ValueError, "OSError": OSError}.get(found["kind"], HostError)
             raise kind(found["error"])
@@ -164,15 +168,15 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what else prints, prints to the log
     for line in sys.stdin:
+        request = json.loads(line)
         try:
-            request = json.loads(line)
             answer = {"result": getattr(host, request["method"])(*request["args"])}
         except Exception as error:  # goes to whoever asked
             kind = (
                 "ValueError" if isinstance(error, ValueError) else "OSError" if isinstance(error, OSError) else "other"
             )
             answer = {"error": f"{error}" or type(error).__name__, "kind": kind}
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps(answer | {"id": request["id"]}) + "\n")
     host.stop()
 
 
