@@ -218,12 +218,16 @@ class Cluster:
             handle.ask("start", str(folders[server]), list(parts[server]), given[server])
         for member in self._members:
             self._started(member)
+        self.check_epochs()
+        self._publish()
+
+    def check_epochs(self) -> None:
+        """Raise EpochMismatch unless all servers serve the same index."""
         epochs = {member.peer.epoch for member in self._members}
         if self.mode not in SHARDED and len(epochs) > 1:
             raise EpochMismatch(
                 f"servers disagree on the index: epochs {', '.join(f'{epoch:016x}' for epoch in epochs)}"
             )
-        self._publish()
 
     def _handle(self) -> Any:
         return RayHandle(self._ray) if self._launch == "ray" else ProcessHandle()

@@ -38,7 +38,9 @@ def main(*, settings: Settings, out: Path, data: Path | None = None, address: Pa
 
     from operators.batann import bench_disk, bench_index
 
-    rows = bench_index.rows(settings, data) + bench_disk.rows(settings, data) + _transport(settings, address)
+    rows = (
+        bench_index.rows(settings, data) + bench_disk.rows(settings, data, out.parent) + _transport(settings, address)
+    )
     schema = _schema()
     frame = pl.DataFrame([{name: item.get(name) for name in schema} for item in rows], schema=schema)
     stage.write_table(frame, out, schema=schema, settings=settings)

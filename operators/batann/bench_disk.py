@@ -29,21 +29,22 @@ PEER_W = 8
 DISKANN = "diskannpy-ssd"
 
 
-def rows(settings: Settings, data: Path | None = None) -> list[dict[str, Any]]:
-    """B3 by wall and processor time, B4; smaller in the ci profile."""
+def rows(settings: Settings, data: Path | None, place: Path) -> list[dict[str, Any]]:
+    """B3 by wall and processor time, B4; smaller in the ci profile. Indexes lie under `place` while it runs."""
     n = min(settings.n, SIZES.get(settings.profile, settings.n))
     found = sift.load(n, QUERIES.get(settings.profile, 2000), root=data, seed=settings.seed)
-    with tempfile.TemporaryDirectory(dir=".") as folder:  # beside the results: /tmp may refuse O_DIRECT
-        place = Path(folder)
-        index = open_index(Build(place / "index", stored(found.base), settings, 2).layout(settings.methods[0], 1))
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as folder:  # beside the results: /tmp may refuse O_DIRECT
+        inside = Path(folder)
+        index = open_index(Build(inside / "index", stored(found.base), settings, 2).layout(settings.methods[0], 1))
         bench = _Bench(settings, found, index)
         if bench.page_cache:
             reason = "this file system refuses O_DIRECT: reads would come from the page cache"
             return [row(bench="disk", case="search", ours="batann", peer=DISKANN, unit="queries/s", reason=reason)]
-        write_bin(place / "base.u8bin", found.base)
-        write_bin(place / "query.u8bin", found.queries)
-        np.save(place / "truth.npy", found.truth_ids)
-        files = [str(place / name) for name in ("base.u8bin", "query.u8bin", "truth.npy", "cache")]
+        write_bin(inside / "base.u8bin", found.base)
+        write_bin(inside / "query.u8bin", found.queries)
+        np.save(inside / "truth.npy", found.truth_ids)
+        files = [str(inside / name) for name in ("base.u8bin", "query.u8bin", "truth.npy", "cache")]
         return bench.live() + bench.diskann(files)
 
 

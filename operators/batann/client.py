@@ -205,7 +205,7 @@ class ClientCore:
     def _on_answer(self, answer: Answer, now_s: float) -> list[Out]:
         pending = self._current(answer.query_id, answer.attempt)
         if pending is None:
-            return self._acks(answer.query_id, [answer])
+            return self._acks([answer])
         if answer.status == "failed":
             return self._on_failure(answer, pending, now_s)
         sharded = self.plan.mode in ("scatter", "scatter_topn")
@@ -216,7 +216,7 @@ class ClientCore:
         return self._maybe_done(answer.query_id, now_s)
 
     def _on_failure(self, answer: Answer, pending: _Pending, now_s: float) -> list[Out]:
-        acks = self._acks(answer.query_id, [answer])
+        acks = self._acks([answer])
         if answer.reason == "busy":
             self.counters["busy"] += 1
             pending.due_s = now_s + BUSY_PAUSE_S
@@ -273,13 +273,16 @@ class ClientCore:
             ended_s=now_s,
             trace=trace,
         )
-        return self._acks(query, answers)
+        return self._acks(answers)
 
-    def _acks(self, query: int, answers: list[Answer]) -> list[Out]:
-        """Tell every server a query has visited that its vector may go."""
-        visited = {who for answer in answers for who in answer.history} & set(self.peers.by_id)
+    def _acks(self, answers: list[Answer]) -> list[Out]:
+        """Tell every server an attempt has visited that its vector may go."""
+        visited = {(who, a.query_id, a.attempt) for a in answers for who in a.history if who in self.peers.by_id}
         self.counters["acks"] += len(visited)
-        return [Out(self.peers.by_id[who].address, transport.ACK, ACKED.pack(query)) for who in sorted(visited)]
+        return [
+            Out(self.peers.by_id[who].address, transport.ACK, ACKED.pack(query, attempt))
+            for who, query, attempt in sorted(visited)
+        ]
 
     def tick(self, now_s: float) -> list[Out]:
         """Pings, time-outs, and queries that were told to come back later."""

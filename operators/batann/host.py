@@ -8,6 +8,7 @@
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -153,6 +154,8 @@ class ProcessHandle:
 
     def end(self) -> None:
         """End the process, however it is."""
+        if self.is_alive():
+            self._child.send_signal(signal.SIGCONT)  # a stopped process cannot end
         self._child.stdin.close()
         try:
             self._child.wait(5)

@@ -39,7 +39,7 @@ def unpack_states(body: bytes) -> list[tuple[bytes, bytes]]:
     return items
 
 
-ACKED = struct.Struct("<Q")
+ACKED = struct.Struct("<QH")  # query, attempt
 PINGED = struct.Struct("<Q")  # the address that wants the answer
 RPC_ITEM = struct.Struct("<I")
 
@@ -49,10 +49,15 @@ def pack_rpc(body: bytes, vector: bytes) -> bytes:
     return RPC_ITEM.pack(len(body)) + body + vector
 
 
+def rpc_key(body: bytes) -> bytes:
+    """Query and attempt of a remote read's request (job.h), as `state.key_of`."""
+    return body[8:16] + body[24:26]
+
+
 def unpack_rpc(body: bytes) -> tuple[bytes, bytes]:
     if len(body) < RPC_ITEM.size:
         raise MessageError("remote read: shorter than its head")
     length = RPC_ITEM.unpack_from(body)[0]
-    if len(body) < RPC_ITEM.size + length or length < 16:
+    if len(body) < RPC_ITEM.size + length or length < 26:
         raise MessageError("remote read: wrong size")
     return body[RPC_ITEM.size : RPC_ITEM.size + length], body[RPC_ITEM.size + length :]

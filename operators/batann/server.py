@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from operators.batann import engine as engines
 from operators.batann import state as wire
 from operators.batann import transport
-from operators.batann.messages import ACKED, PINGED, MessageError, pack_rpc, pack_states, unpack_rpc, unpack_states
+from operators.batann.messages import (
+    ACKED,
+    PINGED,
+    MessageError,
+    pack_rpc,
+    pack_states,
+    rpc_key,
+    unpack_rpc,
+    unpack_states,
+)
 from operators.batann.peers import PING_S, Peers
 from operators.batann.transport import Down, Frame, Hello
 
@@ -59,8 +68,8 @@ class ServerCore:
         self.id, self.engine, self.peers = server_id, engine, peers
         self._batch, self._queue_limit, self._ttl = batch, queue_limit, vector_ttl_s
         self._global_ids = global_ids
-        self._vectors: dict[int, tuple[bytes, float]] = {}  # by query: vector, when it may go
-        self._asked: dict[int, set[int]] = {}  # by query: servers that were given its vector for remote reads
+        self._vectors: dict[bytes, tuple[bytes, float]] = {}  # by query and attempt: vector, when it may go
+        self._asked: dict[bytes, set[int]] = {}  # likewise: servers that were given the vector for remote reads
         self._batons: dict[int, list[tuple[bytes, bytes]]] = {}  # by server: what goes out in the next frames
         self.counters = dict.fromkeys(
             (
@@ -97,8 +106,8 @@ class ServerCore:
             self.counters["batons_in"] += len(items)
             return [out for state, vector in items for out in self._take(state, vector, now_s)]
         if frame.type == transport.ACK:
-            for (query,) in ACKED.iter_unpack(frame.body[: len(frame.body) // ACKED.size * ACKED.size]):
-                self._vectors.pop(query, None)
+            for at in range(0, len(frame.body), ACKED.size):
+                self._vectors.pop(frame.body[at : at + ACKED.size], None)
             return []
         if frame.type == transport.RPC:
             return self._on_remote_read(frame, now_s)
@@ -124,12 +133,12 @@ class ServerCore:
         if len(state) < wire.HEADER.size:
             self.counters["bad_states"] += 1
             return []
-        query = wire.query_id_of(state)
+        key = wire.key_of(state)
         if vector:
-            self._vectors[query] = (vector, now_s + self._ttl)
-        elif query not in self._vectors:
+            self._vectors[key] = (vector, now_s + self._ttl)
+        elif key not in self._vectors:
             return self._refuse(state, "no_vector")
-        refused = self.engine.submit(state, self._vectors[query][0])
+        refused = self.engine.submit(state, self._vectors[key][0])
         if not refused:
             return []
         if refused == "stale epoch":
@@ -147,39 +156,39 @@ class ServerCore:
 
     def _on_remote_read(self, frame: Frame, now_s: float) -> list[Out]:
         body, vector = unpack_rpc(frame.body)
-        query = wire.query_id_of(body)
+        key = rpc_key(body)
         if vector:
-            self._vectors[query] = (vector, now_s + self._ttl)
-        if query not in self._vectors or self.engine.submit_rpc(body, self._vectors[query][0]):
+            self._vectors[key] = (vector, now_s + self._ttl)
+        if key not in self._vectors or self.engine.submit_rpc(body, self._vectors[key][0]):
             self.counters["bad_states"] += 1
         return []
 
     def on_events(self, events: list[tuple[int, int, int, bytes]], now_s: float) -> list[Out]:
         """Frames for what the engine has finished, passed on, or wants to know."""
         outs = []
-        for kind, to, query, body in events:
+        for kind, to, _, body in events:
             if kind == engines.RESULT:
                 self.counters["results"] += 1
                 outs.append(Out(to, transport.RESULT, self._renamed(body)))
-                outs += self._forget_asked(query)
+                outs += self._forget_asked(body[: ACKED.size])
             elif kind == engines.HANDOFF:
-                outs += self._pass_on(to, query, body, now_s)
+                outs += self._pass_on(to, body, now_s)
             elif kind == engines.RPC_REQUEST:
-                outs += self._ask(to, query, body, now_s)
+                outs += self._ask(to, body, now_s)
             elif kind == engines.RPC_REPLY:
                 outs.append(Out(self.peers.by_id[to].address, transport.RPC_REPLY, body, self.load))
             else:
                 outs.append(Out(to, transport.TRACE if kind == engines.TRACED else transport.PART, body))
         return outs + self._flush_batons()
 
-    def _pass_on(self, part: int, query: int, state: bytes, now_s: float, *, but: int = -1) -> list[Out]:
+    def _pass_on(self, part: int, state: bytes, now_s: float, *, but: int = -1) -> list[Out]:
         """Queue a baton for a server that holds `part`; with nobody there the query ends."""
         target = self.peers.holder(part, now_s, but=but)
         if target is None:
             self.counters["undeliverable"] += 1
             return self._refuse(state, "partition_down")
         known = target in wire.history_of(state)
-        vector = b"" if known else self._vectors.get(query, (b"", 0))[0]
+        vector = b"" if known else self._vectors.get(wire.key_of(state), (b"", 0))[0]
         self._batons.setdefault(target, []).append((state, vector))
         return []
 
@@ -194,20 +203,20 @@ class ServerCore:
         self._batons.clear()
         return outs
 
-    def _ask(self, part: int, query: int, body: bytes, now_s: float) -> list[Out]:
+    def _ask(self, part: int, body: bytes, now_s: float) -> list[Out]:
         target = self.peers.holder(part, now_s)
         if target is None:
             self.counters["undeliverable"] += 1
             return []  # the state's own budget ends it
-        asked = self._asked.setdefault(query, set())
-        vector = b"" if target in asked else self._vectors.get(query, (b"", 0))[0]
+        key = rpc_key(body)
+        asked = self._asked.setdefault(key, set())
+        vector = b"" if target in asked else self._vectors.get(key, (b"", 0))[0]
         asked.add(target)
         return [Out(self.peers.by_id[target].address, transport.RPC, pack_rpc(body, vector), self.load)]
 
-    def _forget_asked(self, query: int) -> list[Out]:
-        asked = self._asked.pop(query, ())
-        body = ACKED.pack(query)
-        return [Out(self.peers.by_id[who].address, transport.ACK, body) for who in asked if who in self.peers.by_id]
+    def _forget_asked(self, key: bytes) -> list[Out]:
+        asked = self._asked.pop(key, ())
+        return [Out(self.peers.by_id[who].address, transport.ACK, key) for who in asked if who in self.peers.by_id]
 
     def _renamed(self, body: bytes) -> bytes:
         """A shard's node numbers become those of the whole collection."""
@@ -234,11 +243,10 @@ class ServerCore:
                 continue
             for state, vector in unpack_states(body):
                 self.counters["rerouted"] += 1
-                query = wire.query_id_of(state)
                 if vector:
-                    self._vectors.setdefault(query, (vector, now_s + self._ttl))
+                    self._vectors.setdefault(wire.key_of(state), (vector, now_s + self._ttl))
                 part = self._part_wanted(state)
-                outs += self._pass_on(part, query, state, now_s, but=-1 if closed else peer.id)
+                outs += self._pass_on(part, state, now_s, but=-1 if closed else peer.id)
         return outs + self._flush_batons()
 
     def _part_wanted(self, state: bytes) -> int:

@@ -173,6 +173,14 @@ def query_id_of(state: bytes) -> int:
     return QUERY_ID.unpack_from(state, 8)[0]
 
 
+def key_of(state: bytes) -> bytes:
+    """Query and attempt of a checked state, ten bytes: what a vector is kept under.
+
+    An ACK of one attempt must not free what the next one has brought.
+    """
+    return state[8:18]
+
+
 def history_of(state: bytes) -> bytes:
     """The servers a checked state has visited, one byte each."""
     return state[HEADER.size : HEADER.size + HISTORY.unpack_from(state, 30)[0]]
