@@ -15,6 +15,7 @@ from operators.batann.transport import PortInUse
 from tests.batann import folders
 
 pytestmark = pytest.mark.skipif(native_core() is None, reason="the native core is not built")
+SLOWER = ("drop_connection", "restart", "stale_epoch")
 ROUNDS = 4  # the queries of a fault run, so that some come after it
 
 
@@ -129,19 +130,7 @@ def test_an_open_loop_answers_too(three):
     assert set(result.stats["status"]) == {"ok"}
 
 
-slow = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "kill",
-        "stop",
-        pytest.param("drop_connection", marks=slow),
-        pytest.param("restart", marks=slow),
-        pytest.param("stale_epoch", marks=slow),
-    ],
-)
+@pytest.mark.parametrize("kind", ["kill", "stop", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOWER)])
 def test_with_replicas_every_query_has_its_undisturbed_answer(alone, kind):
     queries = np.tile(folders.queries(), (ROUNDS, 1))
     fault = Fault(kind=kind, server=1, at_query=len(queries) // 3)
