@@ -31,6 +31,7 @@ RESULT, HANDOFF, RPC_REQUEST, RPC_REPLY, TRACED, GATHERED = range(6)
 IO = ("uring", "pread", "mem")
 REFILL = ("one", "all", "single")
 TYPES = ("uint8", "int8", "float32")
+MOST_THREADS = 64
 BURST_S = 0.02  # a metered server may read this long ahead after a pause
 
 
@@ -59,6 +60,7 @@ def make_engine(
     *,
     server_id: int = 0,
     io: str = "uring",
+    threads: int = 1,
     live: int = 8,
     refill: str = "one",
     iops_cap: float = 0,
@@ -67,13 +69,13 @@ def make_engine(
     native: bool | None = None,
     part_of: np.ndarray | None = None,
 ) -> Opened:
-    """An engine over `parts` of an index.
+    """An engine over `parts` of an index; several threads share its states (threads.py), `live` of them each.
 
     `part_of (n,)` uint8 overrides the index's map: an index of one partition then serves any partition of its nodes
     (every server reads the one file), which spares a layout for each.
     Raises ValueError naming the argument, IndexCorrupt for files that are not the index's.
     """
-    _check(io, live, refill, iops_cap, read_latency_us)
+    _check(io, live, refill, iops_cap, read_latency_us, threads)
     core = native_core() if native is None or native else None
     if native and core is None:
         raise ValueError("native (=True): the native core is not built; run `make native`")
@@ -91,23 +93,29 @@ def make_engine(
     used = "pread" if io == "uring" and not uring_allowed() else io
     if used != io:
         log.warning("io_uring is not allowed here: pread threads stand in")
-    config = core.engine_config(
-        server_id=server_id,
-        io=IO.index(used),
-        live=live,
-        refill=REFILL.index(refill),
-        iops_cap=float(iops_cap),
-        burst=max(4.0, iops_cap * BURST_S),
-        read_latency_us=int(read_latency_us),
-        record_bytes=index.meta.record_bytes,
-        per_sector=index.meta.records_per_sector,
-        verify_reads=verify_reads,
-    )
-    engine = native_engine(core, index, config)
-    page_cache = False
-    for part in parts:
-        page_cache |= _add_part(engine, index, part, used)
-    return Opened(engine, used, page_cache or used == "mem", True)
+    engines, page_cache = [], used == "mem"
+    for thread in range(threads):
+        config = core.engine_config(
+            server_id=server_id,
+            io=IO.index(used),
+            live=live,
+            refill=REFILL.index(refill),
+            iops_cap=iops_cap / threads,
+            burst=max(4.0, iops_cap / threads * BURST_S),
+            read_latency_us=int(read_latency_us),
+            record_bytes=index.meta.record_bytes,
+            per_sector=index.meta.records_per_sector,
+            verify_reads=verify_reads,
+            thread=thread,
+        )
+        engines.append(native_engine(core, index, config))
+        for part in parts:
+            page_cache |= _add_part(engines[-1], index, part, used)
+    if threads == 1:
+        return Opened(engines[0], used, page_cache, True)
+    from operators.batann.threads import EngineGroup
+
+    return Opened(EngineGroup(engines), used, page_cache, True)
 
 
 class Repartitioned:
@@ -159,11 +167,13 @@ def native_engine(core: Any, index: "Index", config: Any) -> Any:
     )
 
 
-def _check(io: str, live: int, refill: str, iops_cap: float, read_latency_us: float) -> None:
+def _check(io: str, live: int, refill: str, iops_cap: float, read_latency_us: float, threads: int) -> None:
     if io not in IO:
         raise ValueError(f"io (={io!r}): expected one of {', '.join(IO)}")
     if refill not in REFILL:
         raise ValueError(f"refill (={refill!r}): expected one of {', '.join(REFILL)}")
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads (={threads}): expected 1 to {MOST_THREADS}")
     if live < 1:
         raise ValueError(f"live (={live}): expected at least 1")
     if iops_cap < 0 or read_latency_us < 0:

@@ -160,7 +160,8 @@ class Run:
 
         s = self._settings
         metered = {
-            "live": s.live, "refill": s.refill, "batch": s.batch, "iops_cap": s.iops_cap, "io": s.io,
+            "threads": s.threads, "live": s.live, "refill": s.refill, "batch": s.batch, "iops_cap": s.iops_cap,
+            "io": s.io,
             "read_latency_us": s.read_latency_us, "link_delay_us": s.link_delay_us,
         } | options  # fmt: skip
         replicas = metered.pop("replicas", 1)

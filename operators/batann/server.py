@@ -294,6 +294,7 @@ class Server:
         server_id: int = 0,
         host: str = "127.0.0.1",
         port: int = 0,
+        threads: int = 1,
         live: int = 8,
         refill: str = "one",
         batch: int = 8,
@@ -309,7 +310,8 @@ class Server:
         self.index = open_index(index_dir)
         self.id, self.parts = server_id, tuple(parts)
         self.epoch = self.index.epoch if epoch is None else epoch
-        options = {"live": live, "refill": refill, "iops_cap": iops_cap, "read_latency_us": read_latency_us, "io": io}
+        options = {"threads": threads, "live": live, "refill": refill, "iops_cap": iops_cap, "io": io}
+        options["read_latency_us"] = read_latency_us
         self._opened = engines.make_engine(self.index, self.parts, server_id=server_id, **options)
         self.core = ServerCore(
             server_id,
@@ -358,6 +360,8 @@ class Server:
                 self.send(out)
             engine.wake_at(self.tcp.next_due_ns)
         self.tcp.close()
+        if hasattr(engine, "close"):
+            engine.close()
         self._refuse_calls()
 
     def _on_news(self, news: Frame | Down) -> list[Out]:

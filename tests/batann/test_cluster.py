@@ -54,6 +54,14 @@ def test_three_servers_answer_as_one(alone, three, mode):
     assert result.client["retries"] == 0
 
 
+@pytest.mark.parametrize("mode", ["baton", "rpc"])
+def test_servers_with_several_threads_answer_as_one(alone, mode):
+    with start(threads=2) as cluster:
+        result = cluster.search(folders.queries(), 10, 30, 1, mode=mode, timeout_s=30)
+        assert facts(result) == alone
+        assert sum(row["reads"] for row in cluster.stats()) == result.stats["reads"].sum()
+
+
 def test_a_client_with_the_head_index_saves_hand_offs(alone, three):
     with start(client_head=True) as cluster:
         found = cluster.search(folders.queries(), 10, 30, 1, timeout_s=30)

@@ -37,7 +37,7 @@ def one():
 def test_every_way_of_reading_gives_the_same_answers(one, W, flags):
     options = [
         {"io": "uring"}, {"io": "pread"}, {"io": "mem"}, {"refill": "all"}, {"refill": "single"}, {"native": False},
-        {"iops_cap": 1e6, "read_latency_us": 50},
+        {"iops_cap": 1e6, "read_latency_us": 50}, {"threads": 3},
     ]  # fmt: skip
     found = [
         facts(search_disk(make_engine(one, (0,), **option), one.epoch, folders.queries(30), 10, 30, W, flags=flags))
@@ -119,7 +119,13 @@ def test_a_flipped_byte_in_a_sector_is_found_and_named(tmp_path, io):
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"io": "tape"}, "tape"), ({"refill": "some"}, "refill"), ({"live": 0}, "live"), ({"iops_cap": -1}, "iops_cap")],
+    [
+        ({"io": "tape"}, "tape"),
+        ({"threads": 0}, "threads"),
+        ({"refill": "some"}, "refill"),
+        ({"live": 0}, "live"),
+        ({"iops_cap": -1}, "iops_cap"),
+    ],
 )
 def test_wrong_options_name_themselves(one, options, word):
     with pytest.raises(ValueError, match=word):

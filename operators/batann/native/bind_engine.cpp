@@ -119,11 +119,11 @@ class PyEngine {
 };
 
 Config make_config(int server_id, int io, int live, int refill, double iops_cap, double burst, int64_t read_latency_us,
-                   int record_bytes, int per_sector, bool verify_reads) {
+                   int record_bytes, int per_sector, bool verify_reads, int thread) {
   Config c;
   c.server_id = server_id, c.io = Io(io), c.live = live, c.refill = Refill(refill), c.iops_cap = iops_cap;
   c.burst = burst, c.read_latency_us = read_latency_us, c.record_bytes = record_bytes, c.per_sector = per_sector;
-  c.verify_reads = verify_reads;
+  c.verify_reads = verify_reads, c.thread = thread;
   return c;
 }
 
@@ -147,7 +147,7 @@ nb::bytes rewrite_state(nb::bytes state) {
 void bind_engine(nb::module_& m) {
   nb::class_<Config>(m, "EngineConfig");
   m.def("engine_config", &make_config, "server_id"_a, "io"_a, "live"_a, "refill"_a, "iops_cap"_a, "burst"_a,
-        "read_latency_us"_a, "record_bytes"_a, "per_sector"_a, "verify_reads"_a);
+        "read_latency_us"_a, "record_bytes"_a, "per_sector"_a, "verify_reads"_a, "thread"_a = 0);
   m.def("check_state", &check_state, "Why these bytes are no state; empty when they are one.", "state"_a);
   m.def("rewrite_state", &rewrite_state, "state"_a);
   m.def("crc32", [](nb::bytes data) { return crc32(data.c_str(), data.size()); }, "data"_a);

@@ -32,6 +32,7 @@ int64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
 
 Engine::Engine(const Memory& memory, const Config& config)
     : memory_(memory), config_(config), bucket_(config.iops_cap, config.burst), query_float_(memory.d) {
+  ticket_ = uint64_t(config.thread) << 56;
   if (config.io == Io::uring) disk_ = make_uring(256);
   if (config.io == Io::pread) disk_ = make_threads(16);
   epoll_ = epoll_create1(EPOLL_CLOEXEC);

@@ -39,6 +39,7 @@ struct Config {
   int64_t read_latency_us = 0;
   int record_bytes = 0, per_sector = 0;
   bool verify_reads = true;
+  int thread = 0;  // of several engines of one server; the top byte of its tickets
 };
 
 struct Counters {
