@@ -10,6 +10,8 @@ import json
 import os
 import statistics
 import subprocess
+import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -40,6 +42,7 @@ ENVIRONMENTS = {
     "main": ("PG_BATANN_PEERS_PYTHON", ".venv-peers-batann"),
     "diskann": ("PG_BATANN_DISKANN_PYTHON", ".venv-peers-batann-diskann"),
 }
+BUILD_S, ANSWER_S = 3600.0, 300.0  # a peer that has not answered by then is ended
 
 
 class PeerError(ValueError):
@@ -114,26 +117,41 @@ class Peer:
     """
 
     def __init__(self, script: Path, *arguments: str, environment: str = "main"):
+        command = [str(interpreter(environment)), str(script), *arguments]
+        # A file: a pipe that nobody reads would fill and block the peer. It is closed with the peer.
+        self._words = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [str(interpreter(environment)), str(script), *arguments],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._words,
             text=True,
         )
 
     def ask(self, **message: Any) -> dict[str, Any]:
-        """Send one message and wait for its answer; PeerError with the peer's last words when it has ended."""
-        process = self._process
+        """Send one message and wait for its answer.
+
+        PeerError with the peer's last words when it has ended, or when it gave no answer in time and was ended: a
+        library that hangs (DiskANN's disk index with one thread does, now and then) must not hold up the run.
+        """
+        process, limit_s = self._process, BUILD_S if message.get("op", "").startswith("build") else ANSWER_S
+        late = threading.Event()
+        watchdog = threading.Timer(limit_s, lambda: (late.set(), process.kill()))
+        watchdog.start()
         try:
             process.stdin.write(json.dumps(message) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
         except BrokenPipeError:
             answer = ""
+        watchdog.cancel()
         if answer:
             return json.loads(answer)
-        words = process.communicate()[1].strip().splitlines()
+        process.communicate()
+        if late.is_set():
+            raise PeerError(f"the peer gave no answer to {message.get('op')} in {limit_s:g} s")
+        self._words.seek(0)
+        words = self._words.read().strip().splitlines()
         raise PeerError(f"the peer ended with {process.returncode}: {words[-1] if words else 'no output'}")
 
     def __enter__(self) -> Self:
@@ -143,3 +161,4 @@ class Peer:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
+        self._words.close()
