@@ -38,5 +38,5 @@ def test_words_nobody_reads_do_not_block_and_the_last_ones_are_told(script):
 
 def test_a_peer_that_hangs_is_ended(script, monkeypatch):
     monkeypatch.setattr(rivals, "ANSWER_S", 0.2)
-    with rivals.Peer(script) as peer, pytest.raises(rivals.PeerError, match="no answer to hang in 0.2 s"):
+    with rivals.Peer(script) as peer, pytest.raises(rivals.PeerError, match="no answer to hang in"):
         peer.ask(op="hang")
