@@ -12,9 +12,13 @@ pytestmark = pytest.mark.perf
 def show(rows: list[dict]) -> None:
     for found in rows:
         if found["status"] == "measured":
-            spread = f"[{found['ratio_low']:.2f}, {found['ratio_high']:.2f}] n={found['n']}"
-            print(f"{found['bench']}: {found['case']}: {found['ours']} {found['ours_value']:.4g} {found['unit']}, "
-                  f"{found['peer']} {found['peer_value']:.4g}: ratio {found['ratio']:.2f} {spread}, bar {found['bar']}")  # fmt: skip
+            sides = (
+                f"{found['ours']} {found['ours_value']:.4g}, {found['peer']} {found['peer_value']:.4g} {found['unit']}"
+            )
+            spread = f"[{found['ratio_low']:.2f}, {found['ratio_high']:.2f}], n={found['n']}"
+            print(
+                f"{found['bench']}: {found['case']}: {sides}: ratio {found['ratio']:.2f} {spread}, bar {found['bar']}"
+            )
         else:
             print(f"{found['bench']}: {found['case']}: {found['peer']}: not measured: {found['reason']}")
 
