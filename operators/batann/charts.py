@@ -4,6 +4,7 @@ Every figure is a function of the stage's tables and the settings that returns a
 over servers are those of metered servers (spec 5, way a), and every figure that shows one says so.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -102,8 +103,9 @@ def log_ticks(axis: Any, side: str) -> None:
     getattr(axis, f"set_{side}scale")("log")
     low, high = getattr(axis, f"get_{side}lim")()
     own = getattr(axis, f"{side}axis")
-    if high < 12 * low:
-        own.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+    decades = math.log10(high / low)
+    subs = (1.0, 2.0, 3.0, 5.0, 7.0) if decades < 1 else (1.0, 2.0, 5.0) if decades < 2 else (1.0, 3.0)
+    own.set_major_locator(ticker.LogLocator(subs=subs if decades < 3 else (1.0,)))
     own.set_major_formatter("{x:,g}")
     own.set_minor_formatter(ticker.NullFormatter())
 
@@ -165,7 +167,7 @@ def overview(tables: Tables, settings: Settings) -> Chart:
 def recall(tables: Tables, settings: Settings) -> Chart:
     """Recall against rate, a panel per number of servers: metered runs, and the meter's limit at other beams."""
     ran = metered(tables)
-    W = settings.W if settings.W in ran["W"].to_list() else int(ran["W"].min())
+    W = int(ran["W"].min())  # the fewest reads: no run can do better
     counted = work(tables, settings).filter((pl.col("n") == settings.n) & (pl.col("W") == W))
     cap = settings.iops_cap or float("nan")
     counted = counted.with_columns(qps=cap * pl.col("S") / pl.col("reads"), basis=pl.lit("real (counted reads)"))
@@ -182,7 +184,9 @@ def recall(tables: Tables, settings: Settings) -> Chart:
         [ran.with_columns(mark=pl.lit("run")), counted.with_columns(mark=pl.lit("limit"))], how="diagonal"
     )
     widths = ", ".join(str(width) for width in settings.W_list)
-    words = f"points: runs at W = {widths}; dotted: reads/s of all servers over counted reads at W = {W}"
+    words = (
+        f"points: runs at W = {widths}; dotted: the meter's limit, reads/s of all servers over counted reads at W = {W}"
+    )
     note(figure, table, words, metered_words(settings))
     return figure, table
 
@@ -190,9 +194,9 @@ def recall(tables: Tables, settings: Settings) -> Chart:
 def _recall_of(axis: Any, ran: pl.DataFrame, counted: pl.DataFrame, S: int) -> None:
     for mode in by_mode(ran):
         some = ran.filter(pl.col("mode") == mode).group_by("W", "L").agg(pl.col("recall", "qps").mean()).sort("W")
-        axis.plot(some["recall"], some["qps"], linestyle="none", label=LABELS[mode], **LOOK[mode])
-        for W, at, qps in some.select("W", "recall", "qps").iter_rows():
-            axis.annotate(f"W {W}", (at, qps), textcoords="offset points", xytext=(5, -3), fontsize=6.5)
+        for number, (at, qps) in enumerate(some.select("recall", "qps").iter_rows()):
+            label = LABELS[mode] if not number else None
+            axis.plot([at], [qps], linestyle="none", markersize=4 + 2 * number, alpha=0.8, label=label, **LOOK[mode])
         limit = counted.filter(pl.col("mode") == ("single" if S == 1 else mode)).sort("L")
         axis.plot(limit["recall"], limit["qps"], ":", color=LOOK[mode]["color"], linewidth=1)
 

@@ -16,7 +16,7 @@ SIMULATED = {"qps": "queries/s", "latency_ms_1000qps": "mean latency at\n1,000 q
 def peers(tables: Tables, settings: Settings) -> Chart:
     """Ratio of ours to each peer with its spread, and the ratio that passes."""
     frame = tables.bench.with_columns(
-        label=pl.format("{}: {}\nvs {}, {}", "bench", pl.col("case").str.split(",").list.first(), "peer", "unit"),
+        label=pl.format("{}: {}\nvs {}, {}", "bench", "case", "peer", "unit"),
         basis=pl.lit("real"),
     )
     shown = frame.filter(pl.col("ratio").is_not_null())
@@ -35,13 +35,17 @@ def peers(tables: Tables, settings: Settings) -> Chart:
     axis.axvline(1.0, color="#555555", linewidth=0.8)
     axis.set_yticks(range(len(shown)), shown["label"].to_list(), fontsize=7)
     axis.invert_yaxis()
-    axis.set_xscale("log")
-    figures.plain_ticks(axis.xaxis)
-    axis.set_xlabel(
-        "ours / peer (1); above 1 ours is better; | the least ratio that passes; line: extremes of the pairs"
-    )
+    log_ticks(axis, "x")
+    axis.set_xlabel("ours / peer (1)")
     missing = f"not measured: {', '.join(sorted(set(lacking['peer'])))}" if len(lacking) else ""
-    note(figure, frame.drop("n"), BYTES, f"disk: n = {settings.n:,} or less, one thread, O_DIRECT", missing)
+    note(
+        figure,
+        frame.drop("n"),
+        "above 1 ours is better; black: the least ratio that passes; lines: extremes of the pairs",
+        BYTES,
+        f"disk: n = {settings.n:,} or less, one thread, O_DIRECT",
+        missing,
+    )
     return figure, frame
 
 
@@ -89,13 +93,17 @@ def prediction(tables: Tables, settings: Settings) -> Chart:
         for axis, (name, label) in zip(line[2:], SIMULATED.items(), strict=True):
             _simulated(axis, frame.filter((pl.col("W") == W) & (pl.col("quantity") == name)))
             axis.set_ylabel(f"{label}\nW = {W}", fontsize=9)
+    for axis, name in zip(axes[0], EXTRAPOLATED, strict=False):  # rows share a scale; an interval may span decades
+        highest = [*counted[name].drop_nulls(), *frame.filter(pl.col("quantity") == name)["value"]]
+        axis.set_ylim(0, 1.5 * max(highest))
     for axis, title in zip(axes[0], ("extrapolated", "extrapolated", "modelled", "modelled"), strict=True):
         axis.set_title(f"{title}, not measured")
     axes[0, 0].legend(fontsize=7)
     axes[0, 2].legend(fontsize=7)
+    bounded = frame["value_low"].is_not_null().any()
     words = (
-        "filled: counted at sizes built here; open: straight line of logarithms (rule fixed in the settings), with"
-        f" {settings.extrapolation.interval:.0%} intervals",
+        "filled: counted at sizes built here; open: straight line of logarithms (rule fixed in the settings)",
+        f"bars: {settings.extrapolation.interval:.0%} intervals" if bounded else "two sizes give no interval",
         f"device of the model: {settings.device_iops:,.0f} reads/s and {settings.device_read_us:g} us a read a server,"
         f" {settings.device_threads} threads at this code's measured costs, {settings.device_link_us:g} us a link",
     )
@@ -114,9 +122,6 @@ def _extrapolated(axis: Any, counted: pl.DataFrame, predicted: pl.DataFrame, nam
         axis.vlines(bounded["n"], bounded["value_low"], bounded["value_high"], color=colour, linewidth=1)
     axis.set_xscale("log")
     axis.set_xlabel("vectors n (count)")
-    values = [*counted[name].drop_nulls(), *predicted.filter(pl.col("quantity") == name)["value"]]
-    if values:
-        axis.set_ylim(0, 2.0 * max(values))  # an interval of two tiers may span decades
 
 
 def _simulated(axis: Any, frame: pl.DataFrame) -> None:

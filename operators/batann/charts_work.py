@@ -67,7 +67,7 @@ def share(tables: Tables, settings: Settings) -> Chart:
         )
     whole_ticks(over_servers, own["S"].to_list())
     over_servers.set(
-        title=f"n = {settings.n:,}", xlabel="servers S (count)", ylabel="hops to another server over all hops (1)"
+        title=f"n = {settings.n:,}", xlabel="servers S (count)", ylabel="hops to another server\nover all hops (1)"
     )
     mine = frame.filter(pl.col("method") == settings.partition)
     for colour, marker, S in zip(figures.PALETTE, figures.MARKERS, sorted(set(mine["S"])), strict=False):
