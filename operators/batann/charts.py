@@ -185,7 +185,8 @@ def recall(tables: Tables, settings: Settings) -> Chart:
     )
     widths = ", ".join(str(width) for width in settings.W_list)
     words = (
-        f"points: runs at W = {widths}; dotted: the meter's limit, reads/s of all servers over counted reads at W = {W}"
+        f"points: runs at W = {widths}, larger for a larger W; dotted: the meter's limit, reads/s of all servers over"
+        f" counted reads at W = {W}"
     )
     note(figure, table, words, metered_words(settings))
     return figure, table

@@ -38,7 +38,9 @@ def latency(tables: Tables, settings: Settings) -> Chart:
         log_ticks(axis, "y")
     axes[0, 0].set_ylabel("latency (ms)")
     axes[0, 0].legend(fontsize=8)
-    note(figure, frame, *_open_words(frame, settings))
+    asked = tables.runs.filter(pl.col("scenario") == "open").group_by("mode", "rate", "seed").len()["len"]
+    count = f"{asked.min()} to {asked.max()} queries a point" if len(asked) else ""
+    note(figure, frame, *_open_words(frame, settings), count)
     return figure, frame
 
 
@@ -47,7 +49,7 @@ def _open_words(frame: pl.DataFrame, settings: Settings) -> list[str]:
     words = f"{S} servers, W = {W}, Poisson arrivals; rates are shares of what scatter-gather can take"
     return [
         words,
-        f"latency is mostly waiting for the meter ({settings.iops_cap:g} reads/s a server)",
+        f"latency includes waiting for the meter ({settings.iops_cap:g} reads/s a server)",
         metered_words(settings),
     ]
 
