@@ -84,8 +84,10 @@ class DiskAnn:
     def search_disk(self, L=20, W=8, threads=1, k=10, queries=None, R=64, L_build=128, pq_bytes=32):
         folder = self._folder(f"disk-{R}-{L_build}-{pq_bytes}")
         if threads not in self.disk:
+            # An index opened with one thread's scratch never comes back from loading its centroid: open with two,
+            # search with as many as asked for.
             self.disk[threads] = self.library.StaticDiskIndex(
-                folder, num_threads=threads, num_nodes_to_cache=0, cache_mechanism=0
+                folder, num_threads=max(2, threads), num_nodes_to_cache=0, cache_mechanism=0
             )
         index = self.disk[threads]
         return self._search(lambda q: index.batch_search(q, k, L, threads, beam_width=W), k, queries)

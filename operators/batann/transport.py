@@ -126,6 +126,8 @@ class Tcp:
         self._listener.listen(128)
         self._listener.setblocking(False)
         self.address = pack_address(*self._listener.getsockname())
+        self._buffer = bytearray(CHUNK)  # one for all connections: a fresh one a read would cost more than the read
+        self._view = memoryview(self._buffer)
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN)
         self._by_fd: dict[int, _Connection] = {}
@@ -221,20 +223,20 @@ class Tcp:
         """Read what is there; False when the connection is gone."""
         while True:
             try:
-                data = connection.socket.recv(CHUNK)
+                count = connection.socket.recv_into(self._buffer)
             except BlockingIOError:
                 return True
             except OSError as error:
                 self._drop(connection, error.strerror or "connection failed")
                 return False
-            if not data:
+            if not count:
                 self._drop(connection, "closed by the peer")
                 return False
-            self.counters["bytes_in"] += len(data)
-            connection.read += data
+            self.counters["bytes_in"] += count
+            connection.read += self._view[:count]
             if not self._parse(connection):
                 return False
-            if len(data) < CHUNK:
+            if count < CHUNK:
                 return True
 
     def _parse(self, connection: _Connection) -> bool:
