@@ -216,13 +216,16 @@ def uring_allowed() -> bool:
     return True
 
 
+WORK = ("hops", "reads", "pq_dists", "exact_dists", "total_us", "io_us", "queue_us", "cpu_us")
+
+
 @dataclass(frozen=True)
 class DiskResult:
-    """`ids (nq, k)` uint32 (2**32 - 1 where fewer were found), `dists (nq, k)` float32, and the answers."""
+    """`ids (nq, k)` uint32 (2**32 - 1 where fewer were found), `dists (nq, k)` float32, `work` by name `(nq,)`."""
 
     ids: np.ndarray
     dists: np.ndarray
-    answers: list[Answer]
+    work: dict[str, np.ndarray]
 
 
 def search_disk(
@@ -241,18 +244,36 @@ def search_disk(
     `queries (nq, d)` of the stored type. Raises OSError when a read failed or a sector was damaged.
     """
     check_search(k, L, W)
+    ids, dists = as_arrays([None] * len(queries), k)
+    work = np.zeros((len(queries), len(WORK)), np.int64)
+    if hasattr(opened.engine, "search"):
+        raw = np.ascontiguousarray(queries).view(np.uint8).reshape(len(queries), -1)
+        failed = opened.engine.search(raw, k, L, W, mem_l, flags, ids, dists, work)
+    else:
+        options = {"k": k, "L": L, "W": W, "mem_l": mem_l, "flags": flags}
+        failed = _search_by_states(opened.engine, epoch, queries, options, ids, dists, work)
+    if failed:
+        raise OSError(f"a query failed: {failed}")
+    return DiskResult(ids, dists, dict(zip(WORK, work.T, strict=True)))
+
+
+def _search_by_states(
+    engine: Any, epoch: int, queries: np.ndarray, options: dict[str, int], ids: np.ndarray, dists: np.ndarray, work: Any
+) -> str:
+    """The same through states and answers, for engines without `search`; what went wrong, if anything did."""
     for number, query in enumerate(queries):
-        state = QueryState(query_id=number, epoch=epoch, k=k, L=L, W=W, mem_l=mem_l, flags=flags, budget_us=NO_BUDGET)
-        if bad := opened.engine.submit(state.to_bytes(), query.tobytes()):
+        state = QueryState(query_id=number, epoch=epoch, budget_us=NO_BUDGET, **options)
+        if bad := engine.submit(state.to_bytes(), query.tobytes()):
             raise ValueError(f"queries[{number}]: {bad}")
-    answers: list[Answer] = []
-    while not opened.engine.idle():
-        answers += [Answer.from_bytes(body) for kind, _, _, body in opened.engine.poll(True) if kind == RESULT]
-    answers += [Answer.from_bytes(body) for kind, _, _, body in opened.engine.poll(False) if kind == RESULT]
-    if any(answer.status == STATUS[2] for answer in answers):
-        raise OSError(f"a query failed: {opened.engine.last_error()}")
-    answers.sort(key=lambda answer: answer.query_id)
-    return DiskResult(*as_arrays(answers, k), answers)
+    answers, idle = [], False
+    while not idle:
+        idle = engine.idle()
+        answers += [Answer.from_bytes(body) for kind, _, _, body in engine.poll(not idle) if kind == RESULT]
+    for answer in answers:
+        row = answer.query_id
+        ids[row, : len(answer.ids)], dists[row, : len(answer.ids)] = answer.ids, answer.dists
+        work[row] = [answer.counters[name] for name in WORK]
+    return engine.last_error() if any(answer.status == STATUS[2] for answer in answers) else ""
 
 
 def as_arrays(answers: Sequence[Answer | None], k: int) -> tuple[np.ndarray, np.ndarray]:

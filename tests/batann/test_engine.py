@@ -23,8 +23,7 @@ needs_native = pytest.mark.skipif(native_core() is None, reason="the native core
 
 
 def facts(result) -> list:
-    work = [[answer.counters[name] for name in COUNTERS] for answer in result.answers]
-    return [result.ids.tolist(), result.dists.tolist(), work]
+    return [result.ids.tolist(), result.dists.tolist(), *(result.work[name].tolist() for name in COUNTERS)]
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 
 #include <cstring>
+#include <iterator>
 #include <optional>
 
 #include "engine.h"
@@ -83,6 +84,40 @@ class PyEngine {
       out.append(nb::make_tuple(int(event.kind), event.to, event.query_id, nb::bytes(event.body.data(), event.body.size())));
     engine_->events().clear();
     return out;
+  }
+  // Queries of one search, all in flight through this engine; ids and dists (nq, k) and work (nq, WORK) are filled.
+  std::string search(Array<uint8_t> queries, int k, int L, int W, int mem_l, int flags,
+                     nb::ndarray<uint32_t, nb::c_contig, nb::device::cpu> ids,
+                     nb::ndarray<float, nb::c_contig, nb::device::cpu> dists,
+                     nb::ndarray<int64_t, nb::c_contig, nb::device::cpu> work) {
+    const size_t count = queries.shape(0);
+    nb::gil_scoped_release release;
+    for (size_t i = 0; i < count; i++) {
+      State state;
+      state.head.query_id = i, state.head.epoch = memory_.epoch;
+      state.head.k = uint16_t(k), state.head.L = uint16_t(L), state.head.W = uint16_t(W);
+      state.head.mem_l = uint16_t(mem_l), state.head.flags = uint16_t(flags), state.head.hops_left = ~0u;
+      engine_->submit(std::move(state), std::string(reinterpret_cast<const char*>(queries.data()) + i * query_bytes_,
+                                                    query_bytes_));
+    }
+    std::string bad;
+    while (!engine_->idle()) {
+      engine_->poll(true);
+      for (const Event& event : engine_->events()) {
+        if (event.kind != Kind::result) continue;
+        ResultHeader h;
+        std::memcpy(&h, event.body.data(), sizeof h);
+        if (h.status == uint8_t(Status::failed)) bad = engine_->last_error();
+        const char* at = event.body.data() + sizeof h;
+        std::memcpy(ids.data() + h.query_id * k, at, 4ull * h.k);
+        std::memcpy(dists.data() + h.query_id * k, at + 4ull * h.k, 4ull * h.k);
+        const int64_t all[] = {h.hops, h.reads, h.pq_dists, h.exact_dists, int64_t(h.total_us), int64_t(h.io_us),
+                               int64_t(h.queue_us), int64_t(h.cpu_us)};
+        std::memcpy(work.data() + h.query_id * std::size(all), all, sizeof all);
+      }
+      engine_->events().clear();
+    }
+    return bad;
   }
   // The start of a query's beam (head search), for a client that picks the first server itself.
   nb::bytes start(nb::bytes state, nb::bytes query) {
@@ -166,6 +201,8 @@ void bind_engine(nb::module_& m) {
       .def("submit_rpc", &PyEngine::submit_rpc, "body"_a, "query"_a)
       .def("rpc_reply", &PyEngine::rpc_reply, "body"_a)
       .def("poll", &PyEngine::poll, "wait"_a = false)
+      .def("search", &PyEngine::search, "queries"_a, "k"_a, "L"_a, "W"_a, "mem_l"_a, "flags"_a, "ids"_a, "dists"_a,
+           "work"_a)
       .def("start", &PyEngine::start, "state"_a, "query"_a)
       .def("counters", &PyEngine::counters)
       .def("fileno", [](PyEngine& e) { return e.engine().fd(); })
