@@ -8,10 +8,14 @@ import numpy as np
 def beam_for(recall_at: Callable[[int], float], target: float, *, low: int, high: int) -> int:
     """The smallest beam from `low` to `high` whose recall reaches `target` (`high` when none does).
 
-    `recall_at(L)` rises with L but for noise; found by bisection.
+    `recall_at(L)` rises with L but for noise. Doubling steps from `low`, then bisection: large beams cost most.
     """
     if not 1 <= low <= high:
         raise ValueError(f"low, high (={low}, {high}): expected 1 <= low <= high")
+    step = 1
+    while low + step < high and recall_at(low + step) < target:
+        low, step = low + step + 1, 2 * step
+    high = min(high, low + step)
     while low < high:
         middle = (low + high) // 2
         if recall_at(middle) >= target:
