@@ -29,9 +29,9 @@ from operators.batann.vectors import write_bin
 from operators.lab.peers import PeerError
 
 HERE = Path(__file__).parent
-SIZES = {"ci": 5_000, "laptop": 30_000}  # vectors; other profiles: the settings' n
-QUERIES = {"ci": 1_000, "laptop": 5_000}
-PAIRS = {"ci": 3, "laptop": 5}
+SIZES = {"ci": 2_000, "laptop": 30_000}  # vectors; other profiles: the settings' n
+QUERIES = {"ci": 300, "laptop": 5_000}
+PAIRS = {"ci": 2, "laptop": 5}
 BEAMS = (10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 27, 30, 35, 40, 50, 60, 80, 120)
 LIKE = 20  # beam at which two builds are compared
 
