@@ -27,6 +27,9 @@ from operators.locks.errors import TransformError
 from operators.locks.expressions import Expressions
 from operators.locks.handles import Locks
 
+COMPUTED = {OPS[name] for name in "CONST ADD SUB MUL DIV MOD NEG AND OR XOR SHL SHR NOT LOADC LOADN SLOT ADDI MIN MAX".split()}
+
+
 def compile_section(
     function: Callable[..., Any], *, nest: str = "flat", max_ops: int = 10_000, locks: str | None = None
 ) -> Program:
@@ -57,7 +60,10 @@ class _Compiler(Expressions):
         self.line = node
         for name in [*parameters, *sorted(self.assigned - set(parameters))]:
             self._register(name)
+        self.temporary, self.landing = self.next, -1  # registers from here on hold intermediate values
         self.defined = set(parameters)
+        for name in sorted(self.assigned - set(parameters)):
+            self._constant(0, self.registers[name])  # a variable no path has set is 0 for every runner
         for statement in node.body:
             self._statement(statement)
         self._return(None, node)
@@ -93,8 +99,19 @@ class _Compiler(Expressions):
         self.program.lines.append(getattr(self.line, "lineno", 1) + self.offset)
         return len(self.program.code) - 1
 
+    def _move(self, into: int, value: int) -> None:
+        """`into` = `value`; an intermediate value that was just computed is computed there at once."""
+        code, here = self.program.code, len(self.program.code)
+        if code and value >= self.temporary and value == code[-1][1] and here != self.landing:
+            if code[-1][0] in COMPUTED and here - 1 not in self.program.wide:
+                code[-1] = (code[-1][0], into, *code[-1][2:])
+                return
+        self._emit("MOV", into, value)
+
     def _aim(self, at: int, target: int | None = None) -> None:
         """Let the jump at `at` go to `target` (default: here)."""
+        if target is None:
+            self.landing = len(self.program.code)
         target = len(self.program.code) if target is None else target
         self.program.code[at] = (*self.program.code[at][:4], target - at - 1)
 
@@ -135,7 +152,7 @@ class _Compiler(Expressions):
             values = []
             for value in node.value.elts:
                 values.append(self._register())
-                self._emit("MOV", values[-1], self._value(value))
+                self._move(values[-1], self._value(value))
             for one, value in zip(target.elts, values, strict=True):
                 self._store(one, value)
             return
@@ -156,7 +173,7 @@ class _Compiler(Expressions):
             if target.id == self.tx:
                 raise self._error(target, f"{target.id} cannot be assigned")
             self.defined.add(target.id)
-            self._emit("MOV", self.registers[target.id], value)
+            self._move(self.registers[target.id], value)
         elif isinstance(target, ast.Subscript):
             self._access(target, "STORE", value)
         else:
@@ -243,8 +260,8 @@ class _Compiler(Expressions):
         self._jump_out(node, "continues")
 
     def _jump_out(self, node, kind: str) -> None:
-        for ok, index, handle in reversed(self.held[self.loops[-1]["held"] :]):
-            self._emit("UNLOCK", ok, index, handle)
+        for held in reversed(self.held[self.loops[-1]["held"] :]):
+            self._unlock(held)
         self.loops[-1][kind].append(self._emit("JMP"))
 
     def _do_With(self, node):
@@ -252,9 +269,13 @@ class _Compiler(Expressions):
             self._enter(item, node)
         self._block(node.body)
         for _ in node.items:
-            self._emit("UNLOCK", *self.held.pop())
+            self._unlock(self.held.pop())
             if self.held and self.nest == "stacked":
                 self.committed_inside = True
+
+    def _unlock(self, held: tuple[int, int, int]) -> None:
+        if self.nest == "stacked":  # `flat` keeps every lock to the end
+            self._emit("UNLOCK", *held)
 
     def _enter(self, item: ast.withitem, node: ast.With) -> None:
         call = item.context_expr
@@ -266,7 +287,7 @@ class _Compiler(Expressions):
             raise self._error(node, f"tx.lock({ast.unparse(place)}): expected an element of Locks, as locks[i]")
         index = self._register()
         self._check_argument(place.slice, handle)
-        self._emit("MOV", index, self._value(place.slice))
+        self._move(index, self._value(place.slice))
         if item.optional_vars is not None and not isinstance(item.optional_vars, ast.Name):
             raise self._error(node, "expected `as name`")
         must = item.optional_vars is None
@@ -295,7 +316,7 @@ class _Compiler(Expressions):
         first = self._register()
         places = [first] + [self._register() for _ in values[1:]]
         for place, one in zip(places, values, strict=True):
-            self._emit("MOV", place, self._value(one))
+            self._move(place, self._value(one))
         self._emit("RET", first, imm=len(values))
 
 

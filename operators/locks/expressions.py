@@ -214,15 +214,12 @@ class Expressions:
         return "only min, max, abs, len, tx.lock, tx.alloc and tx.free can be called" if known else "unknown function"
 
     def _extreme(self, name: str, values: list[ast.expr]) -> int:
-        into, test = self._register(), self._register()
-        self._emit("MOV", into, self._value(values[0]))
+        best = self._value(values[0])
         for value in values[1:]:
-            other = self._value(value)
-            self._emit("LT", test, *((other, into) if name == "min" else (into, other)))
-            skip = self._emit("JZ", test)
-            self._emit("MOV", into, other)
-            self._aim(skip)
-        return into
+            other, into = self._value(value), self._register()
+            self._emit(name.upper(), into, best, other)
+            best = into
+        return best
 
     def _pool_call(self, node: ast.Call, what: str) -> int:
         """Free lists are cells, one list per slot, so alloc and free are updates of the section like any other."""

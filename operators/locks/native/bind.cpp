@@ -66,7 +66,6 @@ NB_MODULE(LOCKS_MODULE, m) {
     return std::string(why);
   });
   m.def("flush_name", [] { return std::string(lk_flush_name(lk_flush_kind())); });
-  bind_explore(m);
   m.def("cpu_seconds", &lk_cpu_seconds);
   nb::class_<Refused>(m, "Refused")
       .def_ro("outcome", &Refused::outcome).def_ro("at", &Refused::at).def_prop_ro("busy", &Refused::busy);
@@ -147,5 +146,10 @@ NB_MODULE(LOCKS_MODULE, m) {
         uint64_t done = lk_drive(&s.c, sec, (const lk_row *)rows.data(), rows.shape(0), n, nullptr);
         return nb::make_tuple(done, lk_cpu_seconds() - began);
       })
+      .def("bound_counted", [](Core &s, uint32_t sec, uint32_t nargs, uint32_t nres) {
+        return Bound{&s, sec, nargs, nres, true};
+      }, nb::keep_alive<0, 1>())
       .def("section_id", [](Core &s, const std::string &name) { return lk_section_id(&s.c, name.c_str()); });
+  bind_explore(m);
+  bind_structures(m);
 }

@@ -28,3 +28,4 @@ struct Core {
 };
 
 void bind_explore(nanobind::module_ &m);
+void bind_structures(nanobind::module_ &m);

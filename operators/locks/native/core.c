@@ -53,10 +53,10 @@ typedef struct {
   int32_t pc_run, pc_interpret, pc_apply, pc_release;
   uint32_t d, sec, blocked_lock, ip, outcome, i, hslot;
   int32_t budget;
-  uint64_t g, cell, seq, tag;
+  uint64_t D, g, cell, seq, tag; /* D: first word of the descriptor */
   word s, w, old, lockrec, blocked; /* state seen, words at hand, first lock, word that was in the way */
   int64_t value;
-  uint8_t owner, pre, interpreted, policy, target, is_store, nlocks, nup, flushed, nloads;
+  uint8_t owner, resumed, pre, interpreted, policy, target, is_store, nlocks, nup, flushed, nloads;
   uint16_t rpos;
   uint8_t level[LK_LOCKS]; /* how often each lock is held, 0: freed */
   word lock[LK_LOCKS];
@@ -73,14 +73,15 @@ typedef struct {
   uint32_t outcome, nres;
   int64_t res[LK_RES];
   word s;
+  uint64_t g;
 } call_t;
 
 typedef struct {
   int32_t pc;
   uint32_t slot, j, last, i;
   int completed, rolled_back, orphans;
-  word s, lockrec, w;
-  uint64_t top;
+  word s, lockrec;
+  uint64_t g, top;
 } recover_t;
 
 #ifdef LOCKS_SIM
@@ -98,7 +99,12 @@ static inline void run_init(run_t *F) {
 #ifdef LOCKS_SIM
   memset(F, 0, sizeof *F);
 #else
-  memset(F, 0, offsetof(run_t, up_cell));
+  /* field by field: no address of the frame is taken, so its scalars live in registers */
+  F->d = F->sec = F->blocked_lock = F->ip = F->outcome = F->i = F->hslot = 0;
+  F->g = F->s = F->w = F->lockrec = F->blocked = 0;
+  F->owner = F->resumed = F->pre = F->interpreted = F->policy = F->nlocks = F->nup = F->flushed = F->nloads = 0;
+  F->rpos = 0;
+  for (int i = 0; i < LK_LOCKS; i++) F->level[i] = 0;
 #endif
 }
 
@@ -144,14 +150,14 @@ static inline void derive(lk_ctx *c, uint64_t i, uint64_t g, word v, int owner) 
 
 /* Fill the descriptor for lock word `w` of `lock` and announce it; nobody can see it yet. */
 PT_FUNCTION int fill(lk_ctx *c, run_t *F, uint64_t lock, word w) {
-  uint64_t D = desc_at(c, F->d), A = ann_at(c, c->slot, F->seq);
+  uint64_t D = F->D, A = ann_at(c, c->slot, F->seq);
   const word *x = section_of(c, F->sec);
   uint32_t rneed = (uint32_t)x[X_RNEED], uneed = 3 * (uint32_t)x[X_UNEED], len = c->log_len;
   F->g = gen_of(ld(c, D + D_STATE)) + 1;
   word mark = empty_of(F->g);
   st(c, D + D_STATE, state_of(F->g, 0, LK_FREE));
   empty_words(c, D + D_OUTCOME, 1 + (x[X_NRES] ? x[X_NRES] : 0), mark);
-  empty_words(c, D + D_LOCKREC, LK_LOCKS - 1, mark);
+  empty_words(c, D + D_LOCKREC, x[X_LNEED] < LK_LOCKS - 1 ? x[X_LNEED] : LK_LOCKS - 1, mark); /* one ends the list */
   if (rneed + uneed >= len) empty_words(c, D + D_LOG, len, mark);
   else {
     empty_words(c, D + D_LOG, rneed, mark);
@@ -164,7 +170,9 @@ PT_FUNCTION int fill(lk_ctx *c, run_t *F, uint64_t lock, word w) {
   F->lockrec = next_tag(w) << 16 | (lock - c->locks);
   put(c, D + D_LOCK0, F->lockrec);
   st(c, D + D_STATE, state_of(F->g, 0, LK_RUN));
-  if (PERSISTENT(c) && !MUTANT(M_P1)) { /* P1: the head before it can be seen in a lock word */
+  /* P1: the head before it can be seen in a lock word. `flat` never reads what a power cut left of a section in RUN (it
+   * is rolled back, and lock words start anew), so there head and announcement are durable with the logs (P2). */
+  if (PERSISTENT(c) && F->policy != LK_FLAT && !MUTANT(M_P1)) {
     writeback_range(c, D, D + D_LOG);
     if (rneed + uneed >= len) writeback_range(c, D + D_LOG, D + D_LOG + len);
     else {
@@ -177,7 +185,7 @@ PT_FUNCTION int fill(lk_ctx *c, run_t *F, uint64_t lock, word w) {
   put(c, A + A_OUTCOME, 0);
   settle(c);
   st(c, A + A_SEQ, F->seq);
-  if (PERSISTENT(c) && !MUTANT(M_P5)) writeback(c, A);
+  if (PERSISTENT(c) && F->policy != LK_FLAT && !MUTANT(M_P5)) writeback(c, A);
   return 1;
 }
 
@@ -187,9 +195,10 @@ PT_FUNCTION int run_body(lk_ctx *c, run_t *F, const int owner) {
   int result;
   PT_PC(F->pc_run);
   PT_BEGIN();
+  F->D = desc_at(c, F->d);
   if (!F->pre) {
     STEP();
-    F->s = ld(c, desc_at(c, F->d) + D_STATE);
+    F->s = ld(c, F->D + D_STATE);
     if (gen_of(F->s) != F->g && !MUTANT(M_NOGEN)) goto stop;
     if (MUTANT(M_NOGEN)) F->g = gen_of(F->s);
   }
@@ -198,34 +207,36 @@ PT_FUNCTION int run_body(lk_ctx *c, run_t *F, const int owner) {
     if (result != LK_OK) goto leave;
     if (F->pre) goto leave; /* an error before anything was shared */
     F->interpreted = 1;
-    /* P2: both logs, the locks and the result before COMMIT can be seen. */
-    if (PERSISTENT(c) && (F->outcome & 0xff) != LK_RETRY) {
-      uint64_t D = desc_at(c, F->d), top = D + D_LOG + c->log_len;
-      if (!MUTANT(M_P2)) {
-        writeback_range(c, D, D + 8);
-        if (F->nlocks > 1) writeback(c, D + D_LOCKREC);
-        writeback_range(c, D + D_LOG, D + D_LOG + F->rpos);
-        writeback_range(c, top - 3 * F->nup, top);
-        PRIVATE_STEP();
-        fence(c);
+    /* P2: log and result before COMMIT can be seen. `flat` is recovered from the update log alone; the others are run
+     * again from both logs. */
+    if (PERSISTENT(c) && (F->outcome & 0xff) != LK_RETRY && !MUTANT(M_P2)) {
+      writeback(c, F->D);
+      if (F->policy != LK_FLAT) writeback_logs(c, F);
+      else if (!MUTANT(M_P5)) { /* P5; a helper does not know which of the two lines, nor whether the owner got so far */
+        if (owner && !F->resumed) writeback(c, ann_at(c, c->slot, F->seq));
+        else writeback(c, ann_at(c, F->hslot, 0)), writeback(c, ann_at(c, F->hslot, 1));
       }
+      if (F->policy == LK_FLAT)
+        writeback_range(c, F->D + D_LOG + c->log_len - 3 * F->nup, F->D + D_LOG + c->log_len);
+      PRIVATE_STEP();
+      fence(c);
     }
     FORGET(F);
     STEP();
-    cas(c, desc_at(c, F->d) + D_STATE, state_of(F->g, F->flushed, LK_RUN), state_of(F->g, F->nup, LK_COMMIT));
+    cas(c, F->D + D_STATE, state_of(F->g, F->flushed, LK_RUN), state_of(F->g, F->nup, LK_COMMIT));
   } else if (phase_of(F->s) == LK_COMMIT || phase_of(F->s) == LK_DONE) {
     /* Somebody committed: take updates and locks from the descriptor. */
     F->nup = phase_of(F->s) == LK_COMMIT ? (uint8_t)k_of(F->s) : 0;
     F->flushed = 0;
     QUIET_STEP();
-    F->lock[0] = ld(c, desc_at(c, F->d) + D_LOCK0);
-    F->outcome = (uint32_t)ld(c, desc_at(c, F->d) + D_OUTCOME);
+    F->lock[0] = ld(c, F->D + D_LOCK0);
+    F->outcome = (uint32_t)ld(c, F->D + D_OUTCOME);
     for (F->nlocks = 1; F->nlocks < LK_LOCKS; F->nlocks++) {
-      F->lock[F->nlocks] = ld(c, desc_at(c, F->d) + D_LOCKREC + F->nlocks - 1);
+      F->lock[F->nlocks] = ld(c, F->D + D_LOCKREC + F->nlocks - 1);
       if (F->lock[F->nlocks] & EMPTY_BIT) break;
     }
     for (uint32_t u = 0; u < F->nup; u++) {
-      uint64_t at = desc_at(c, F->d) + D_LOG + c->log_len - 3 * (u + 1);
+      uint64_t at = F->D + D_LOG + c->log_len - 3 * (u + 1);
       F->up_cell[u] = ld(c, at), F->up_old[u] = ld(c, at + 1), F->up_new[u] = ld(c, at + 2);
       /* Emptied for the next use: then all cells were durable (P4), found so only after a power cut. */
       if ((F->up_cell[u] | F->up_old[u] | F->up_new[u]) & EMPTY_BIT) F->nup = 0;
@@ -235,20 +246,21 @@ PT_FUNCTION int run_body(lk_ctx *c, run_t *F, const int owner) {
   if (F->interpreted || phase_of(F->s) == LK_COMMIT) {
     /* P3: COMMIT before the first cell, also by a runner that only found it. */
     if (PERSISTENT(c) && !MUTANT(M_P3) && (F->outcome & 0xff) != LK_RETRY) {
-      writeback(c, desc_at(c, F->d));
+      writeback(c, F->D);
       PRIVATE_STEP();
       fence(c);
     }
     F->i = F->policy == LK_EAGER ? F->nup : F->flushed;
-    PT_CALL(result, apply(c, F, F->nup, desc_at(c, F->d) + D_STATE, 0, owner));
+    PT_CALL(result, apply(c, F, F->nup, F->D + D_STATE, 0, owner));
     if (PERSISTENT(c) && !MUTANT(M_P4) && F->nup > F->flushed) {
       PRIVATE_STEP();
       fence(c);
     }
     STEP();
-    if (owner) st(c, desc_at(c, F->d) + D_STATE, state_of(F->g, F->nup, LK_DONE));
-    else cas(c, desc_at(c, F->d) + D_STATE, state_of(F->g, F->nup, LK_COMMIT), state_of(F->g, F->nup, LK_DONE));
-    writeback(c, desc_at(c, F->d)); /* durable with the next fence of this slot */
+    if (owner) st(c, F->D + D_STATE, state_of(F->g, F->nup, LK_DONE));
+    else cas(c, F->D + D_STATE, state_of(F->g, F->nup, LK_COMMIT), state_of(F->g, F->nup, LK_DONE));
+    /* DONE needs no write-back: until the descriptor is used again its announcement keeps its old tags from coming back
+     * (tag_in_use), so applying it once more changes nothing. */
   }
   for (F->i = F->nlocks; F->i > 0; F->i--) {
     PT_CALL(result, release(c, F, F->lock[F->i - 1]));
@@ -264,10 +276,23 @@ leave:
 
 #ifdef LOCKS_SIM
 static int run(lk_ctx *c, run_t *F) { return run_body(c, F, F->owner); }
+static void prepare(run_t *F, uint32_t d, uint64_t g, int owner) {
+  run_init(F);
+  F->d = d, F->g = g, F->owner = (uint8_t)owner;
+}
+#define RUN_OWN(c, F) run(c, F)
+#define RUN_OTHER(c, F, d, g, owner) do { prepare(F, d, g, owner); int ran_; PT_CALL(ran_, run(c, F)); } while (0)
 #else
-static __attribute__((noinline)) int run_own(lk_ctx *c, run_t *F) { return run_body(c, F, 1); }
-static __attribute__((noinline)) int run_help(lk_ctx *c, run_t *F) { return run_body(c, F, 0); }
-static inline int run(lk_ctx *c, run_t *F) { return F->owner ? run_own(c, F) : run_help(c, F); }
+/* A frame whose address goes to a function that is not inlined cannot live in registers: helping has its own. */
+static __attribute__((noinline)) void run_other(lk_ctx *c, uint32_t d, uint64_t g, int owner) {
+  run_t F;
+  run_init(&F);
+  F.d = d, F.g = g;
+  if (owner) run_body(c, &F, 1);
+  else run_body(c, &F, 0);
+}
+#define RUN_OWN(c, F) run_body(c, F, 1)
+#define RUN_OTHER(c, F, d, g, owner) run_other(c, d, g, owner)
 #endif
 
 #include "recover.h"

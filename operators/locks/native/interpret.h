@@ -41,17 +41,25 @@ PT_FUNCTION int release(lk_ctx *c, run_t *F, word record) {
 
 /* Logs durable: the inner commit of `stacked`, each lock and store of `eager`. */
 static inline void writeback_logs(lk_ctx *c, run_t *F) {
-  uint64_t D = desc_at(c, F->d), top = D + D_LOG + c->log_len;
+  uint64_t D = F->D, top = D + D_LOG + c->log_len;
   if (F->nlocks > 1) writeback_range(c, D + D_LOCKREC, D + D_LOCKREC + 8);
   writeback_range(c, D + D_LOG, D + D_LOG + F->rpos);
   writeback_range(c, top - 3 * F->nup, top);
 }
 
-#define FAIL(kind) do { F->outcome = (kind) | F->ip << 8; goto error; } while (0)
+/* The place in the program: in a register where it can be, in the frame where every step leaves the function. */
+#ifdef LOCKS_SIM
+#define IP F->ip
+#define X section_of(c, F->sec)
+#else
+#define IP ip
+#define X x
+#endif
+#define FAIL(kind) do { F->outcome = (kind) | IP << 8; goto error; } while (0)
 #define STOP_IF_REUSED()                                                                      \
   if (!owner && !MUTANT(M_NOGEN)) {                                                           \
     QUIET_STEP();                                                                             \
-    if (gen_of(ld(c, desc_at(c, F->d) + D_STATE)) != F->g) goto stop;                         \
+    if (gen_of(ld(c, F->D + D_STATE)) != F->g) goto stop;                         \
   }
 /* Agree on F->w as the word of the next log position: the first committer wins, the others take its word. */
 #define AGREE()                                                                               \
@@ -59,7 +67,7 @@ static inline void writeback_logs(lk_ctx *c, run_t *F) {
     if (F->rpos + 3u * F->nup >= c->log_len) FAIL(LK_E_LOGFULL);                              \
     if (!MUTANT(M_NOLOG)) {                                                                   \
       STEP();                                                                                 \
-      word found_ = cas(c, desc_at(c, F->d) + D_LOG + F->rpos, empty_of(F->g), F->w);         \
+      word found_ = cas(c, F->D + D_LOG + F->rpos, empty_of(F->g), F->w);         \
       if (found_ != empty_of(F->g)) {                                                         \
         if (found_ & EMPTY_BIT) goto stop;                                                    \
         F->w = found_;                                                                        \
@@ -72,7 +80,7 @@ static inline void writeback_logs(lk_ctx *c, run_t *F) {
 #define JUMP()                                                                                \
   do {                                                                                        \
     if (in.imm < 0 && (F->budget += in.imm) < 0) FAIL(LK_E_MAXOPS);                           \
-    F->ip = (uint32_t)((int32_t)F->ip + in.imm);                                              \
+    IP = (uint32_t)((int32_t)IP + in.imm);                                              \
   } while (0)
 
 static inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
@@ -83,24 +91,28 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
   PT_BEGIN();
   if (!F->pre) {
     QUIET_STEP();
-    F->w = ld(c, desc_at(c, F->d) + D_SEC);
-    F->lockrec = ld(c, desc_at(c, F->d) + D_LOCK0);
-    for (uint32_t i = 0; i < LK_ARGS; i++) F->r[i] = result_value(ld(c, desc_at(c, F->d) + D_ARG + i));
+    F->w = ld(c, F->D + D_SEC);
+    F->lockrec = ld(c, F->D + D_LOCK0);
+    for (uint32_t i = 0; i < LK_ARGS; i++) F->r[i] = result_value(ld(c, F->D + D_ARG + i));
     STOP_IF_REUSED()
     F->sec = (uint32_t)(F->w & 0xffff);
     F->policy = (uint8_t)(F->w >> 24);
-    F->seq = F->w >> 32; /* of a helper and recovery: the owner's slot */
-    F->hslot = (uint32_t)F->seq;
+    F->hslot = (uint32_t)(F->w >> 32);
+    F->resumed = 1;
   } else F->hslot = c->slot;
-  F->budget = (int32_t)section_of(c, F->sec)[X_MAXOPS];
+#ifndef LOCKS_SIM
+  const word *const x = section_of(c, F->sec);
+  uint32_t ip = 0;
+#endif
+  F->budget = (int32_t)X[X_MAXOPS];
   F->outcome = LK_OK;
   for (;;) {
     lk_ins in;
-    memcpy(&in, section_of(c, F->sec) + X_CODE + F->ip, sizeof in);
-    F->ip++;
+    memcpy(&in, X + X_CODE + IP, sizeof in);
+    IP++;
     switch (in.op) {
     case OP_CONST: F->r[in.a] = in.imm; break;
-    case OP_CONST64: F->r[in.a] = (int64_t)section_of(c, F->sec)[X_CODE + F->ip++]; break;
+    case OP_CONST64: F->r[in.a] = (int64_t)X[X_CODE + IP++]; break;
     case OP_MOV: F->r[in.a] = F->r[in.b]; break;
     case OP_ADDI: if (__builtin_add_overflow(F->r[in.b], (int64_t)in.imm, &F->r[in.a])) FAIL(LK_E_OVERFLOW); break;
     case OP_ADD: ARITH(__builtin_add_overflow);
@@ -129,6 +141,8 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     case OP_LE: F->r[in.a] = F->r[in.b] <= F->r[in.c]; break;
     case OP_EQ: F->r[in.a] = F->r[in.b] == F->r[in.c]; break;
     case OP_NE: F->r[in.a] = F->r[in.b] != F->r[in.c]; break;
+    case OP_MIN: F->r[in.a] = F->r[in.b] < F->r[in.c] ? F->r[in.b] : F->r[in.c]; break;
+    case OP_MAX: F->r[in.a] = F->r[in.b] > F->r[in.c] ? F->r[in.b] : F->r[in.c]; break;
     case OP_NOT: F->r[in.a] = !F->r[in.b]; break;
     case OP_JMP: JUMP(); break;
     case OP_JZ: if (!F->r[in.a]) JUMP(); break;
@@ -137,7 +151,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     case OP_ERR: FAIL((uint32_t)in.imm);
     case OP_LOADC: case OP_STOREC: case OP_LOADN: case OP_STOREN: {
       /* cells[i]: base + i; nodes (numbered from 1): base + (i - 1) * stride + field */
-      const word *x = section_of(c, F->sec), *h = x + X_CODE + x[X_NCODE] + 3 * in.c;
+      const word *h = X + X_CODE + X[X_NCODE] + 3 * in.c;
       uint64_t at = (uint64_t)F->r[in.b];
       if (in.op >= OP_LOADN) {
         if (at - 1 >= h[1]) FAIL(LK_E_NODE);
@@ -159,11 +173,11 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
       }
       for (uint32_t i = 0; i < (uint32_t)in.imm; i++) {
         F->r[i] = F->r[in.a + i];
-        derive(c, desc_at(c, F->d) + D_RES + i, F->g, result_word(F->r[i]), owner);
+        derive(c, F->D + D_RES + i, F->g, result_word(F->r[i]), owner);
       }
       F->outcome = LK_OK | (uint32_t)in.imm << 24; /* results counted here */
       goto finish;
-    default: FAIL(LK_E_MAXOPS);
+    default: __builtin_unreachable(); /* lk_verify has seen to it */
     }
     continue;
 
@@ -190,13 +204,13 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     F->tag = cell_tag(F->old) + !MUTANT(M_NOTAG);
     if ((F->tag & SEGMENT_MASK) == 0 && HAZARDS(c)) {
       QUIET_STEP();
-      F->w = fresh_tag(c, desc_at(c, F->d), F->cell, F->tag);
+      F->w = fresh_tag(c, F->D, F->cell, F->tag);
       AGREE();
       F->tag = F->w;
     }
     if (F->nup == LOG_UPDATES || F->rpos + 3u * (F->nup + 1u) > c->log_len) FAIL(LK_E_LOGFULL);
     {
-      uint64_t at = desc_at(c, F->d) + D_LOG + c->log_len - 3 * (F->nup + 1u);
+      uint64_t at = F->D + D_LOG + c->log_len - 3 * (F->nup + 1u);
       word new = cell_word(F->tag, F->value);
       derive(c, at, F->g, F->cell, owner);
       derive(c, at + 1, F->g, F->old, owner);
@@ -217,8 +231,8 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
   lock: /* a: ok register, b: index register, c: handle, imm: 1 = refuse the section when taken, 2 = ascending order */
     {
       lk_ins now;
-      memcpy(&now, section_of(c, F->sec) + X_CODE + F->ip - 1, sizeof now);
-      const word *x = section_of(c, F->sec), *h = x + X_CODE + x[X_NCODE] + 3 * now.c;
+      memcpy(&now, X + X_CODE + IP - 1, sizeof now);
+      const word *h = X + X_CODE + X[X_NCODE] + 3 * now.c;
       if ((uint64_t)F->r[now.b] >= h[1]) FAIL(LK_E_INDEX);
       F->cell = h[0] + (uint64_t)F->r[now.b];
       F->target = now.a;
@@ -230,7 +244,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
       if (F->w & 0xffff) goto busy;
       QUIET_STEP(); /* nobody can see the descriptor before the swap */
       fill(c, F, c->locks + F->cell, F->w);
-      if (PERSISTENT(c)) {
+      if (PERSISTENT(c) && F->policy != LK_FLAT) {
         PRIVATE_STEP();
         fence(c);
       }
@@ -239,7 +253,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
       if (F->old != F->w) {
         F->w = F->old;
         QUIET_STEP();
-        st(c, desc_at(c, F->d) + D_STATE, state_of(F->g, 0, LK_ABORT));
+        st(c, F->D + D_STATE, state_of(F->g, 0, LK_ABORT));
         goto busy;
       }
       F->pre = 0;
@@ -286,7 +300,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     }
     F->lock[F->nlocks] = next_tag(F->old) << 16 | F->cell;
     F->level[F->nlocks] = 1;
-    derive(c, desc_at(c, F->d) + D_LOCKREC + F->nlocks - 1, F->g, F->lock[F->nlocks], owner);
+    derive(c, F->D + D_LOCKREC + F->nlocks - 1, F->g, F->lock[F->nlocks], owner);
     F->nlocks++;
     F->w = F->old = 0;
     if (F->policy == LK_EAGER) {
@@ -299,9 +313,9 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
   unlock: /* a: ok register, b: index register, c: handle. flat: kept to the end; stacked: commit the segment, free it */
     {
       lk_ins now;
-      memcpy(&now, section_of(c, F->sec) + X_CODE + F->ip - 1, sizeof now);
+      memcpy(&now, X + X_CODE + IP - 1, sizeof now);
       if (!F->r[now.a]) continue; /* was not taken */
-      const word *x = section_of(c, F->sec), *h = x + X_CODE + x[X_NCODE] + 3 * now.c;
+      const word *h = X + X_CODE + X[X_NCODE] + 3 * now.c;
       F->cell = h[0] + (uint64_t)F->r[now.b];
       for (F->target = F->nlocks; F->target-- > 0;)
         if (F->level[F->target] && (F->lock[F->target] & 0xffff) == F->cell) break;
@@ -315,9 +329,9 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
         fence(c);
       }
       STEP();
-      cas(c, desc_at(c, F->d) + D_STATE, state_of(F->g, F->flushed, LK_RUN), state_of(F->g, F->nup, LK_RUN));
+      cas(c, F->D + D_STATE, state_of(F->g, F->flushed, LK_RUN), state_of(F->g, F->nup, LK_RUN));
       if (PERSISTENT(c) && !MUTANT(M_P3)) {
-        writeback(c, desc_at(c, F->d));
+        writeback(c, F->D);
         PRIVATE_STEP();
         fence(c);
       }
@@ -338,7 +352,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
 error: /* agreed like a result; updates that were not committed are dropped */
   if (F->policy != LK_EAGER) F->nup = F->flushed;
 finish:
-  if (!F->pre) derive(c, desc_at(c, F->d) + D_OUTCOME, F->g, F->outcome, owner);
+  if (!F->pre) derive(c, F->D + D_OUTCOME, F->g, F->outcome, owner);
   result = LK_OK;
   goto leave;
 busy:

@@ -15,7 +15,7 @@ PT_FUNCTION int call_body(lk_ctx *c, call_t *A, run_t *F) {
     F->policy = c->policy == LK_EAGER ? LK_EAGER : (uint8_t)section_of(c, A->sec)[X_NEST];
     F->d = c->slot * c->dpp + (uint32_t)(A->seq & 1);
     for (uint32_t a = 0; a < A->nargs; a++) F->r[a] = A->args[a];
-    PT_CALL(result, run(c, F));
+    PT_CALL(result, RUN_OWN(c, F));
     A->outcome = result == LK_BUSY ? LK_BUSY : F->outcome;
     if ((A->outcome & 0xff) != LK_BUSY && (A->outcome & 0xff) != LK_RETRY) {
       A->nres = A->outcome >> 24;
@@ -26,7 +26,7 @@ PT_FUNCTION int call_body(lk_ctx *c, call_t *A, run_t *F) {
       for (uint32_t i = 0; i < A->nres; i++)
         put(c, ann_at(c, c->slot, A->seq) + A_RES + i, result_word(A->res[i]));
       st(c, ann_at(c, c->slot, A->seq) + A_OUTCOME, A->outcome);
-      writeback(c, ann_at(c, c->slot, A->seq));
+      /* No write-back: until the descriptor is used again, two calls later, the result stands in it, durable (P2). */
       goto leave;
     }
     c->stats.aborts++;
@@ -37,12 +37,8 @@ PT_FUNCTION int call_body(lk_ctx *c, call_t *A, run_t *F) {
       STEP();
       if (ld(c, F->blocked_lock) == F->blocked || MUTANT(M_NORECHECK)) {
         c->stats.helps++;
-        uint32_t d = (uint32_t)(F->blocked & 0xffff) - 1;
-        run_init(F);
-        F->d = d;
-        F->g = gen_of(A->s);
-        A->s = 0;
-        PT_CALL(result, run(c, F));
+        A->g = gen_of(A->s), A->s = 0;
+        RUN_OTHER(c, F, (uint32_t)(F->blocked & 0xffff) - 1, A->g, 0);
       }
     }
   }
@@ -55,9 +51,9 @@ leave:
 /* Finish every descriptor of a slot whose process is gone (the caller has claimed the slot): a section on its lock or
  * committed is run to its end, one that never got its lock is rolled back. */
 PT_FUNCTION int recover_body(lk_ctx *c, recover_t *R, run_t *F) {
-  int result;
   PT_PC(R->pc);
   PT_BEGIN();
+  (void)F;
   if (HAZARDS(c)) {
     STEP();
     st(c, slot_at(c, R->slot) + S_HAZARD, 0);
@@ -79,13 +75,8 @@ PT_FUNCTION int recover_body(lk_ctx *c, recover_t *R, run_t *F) {
       }
     } else if (phase_of(R->s) != LK_COMMIT && phase_of(R->s) != LK_DONE) continue;
     R->completed += phase_of(R->s) != LK_DONE;
-    run_init(F);
-    F->owner = 1;
-    F->d = R->slot * c->dpp + R->j;
-    F->g = gen_of(R->s);
-    R->s = R->lockrec = 0;
-    PT_CALL(result, run(c, F));
-    (void)result;
+    R->g = gen_of(R->s), R->s = R->lockrec = 0;
+    RUN_OTHER(c, F, R->slot * c->dpp + R->j, R->g, 1);
   }
   PT_END();
   return LK_OK;
@@ -95,7 +86,7 @@ PT_FUNCTION int recover_body(lk_ctx *c, recover_t *R, run_t *F) {
  * nothing is rolled back; one with a committed inner segment holds its locks again and is run on. Lock words were not
  * durable: they go to a tag above every recorded one. */
 PT_FUNCTION int recover_power_body(lk_ctx *c, recover_t *R, run_t *F) {
-  int result;
+  (void)F;
   PT_PC(R->pc);
   PT_BEGIN();
   R->last = c->procs * c->dpp;
@@ -103,11 +94,7 @@ PT_FUNCTION int recover_power_body(lk_ctx *c, recover_t *R, run_t *F) {
     STEP();
     R->s = ld(c, desc_at(c, R->j) + D_STATE);
     if (phase_of(R->s) == LK_COMMIT) {
-      run_init(F);
-      F->owner = 1;
-      F->d = R->j;
-      F->g = gen_of(R->s);
-      PT_CALL(result, run(c, F));
+      RUN_OTHER(c, F, R->j, gen_of(R->s), 1);
       R->completed++;
     } else if (phase_of(R->s) == LK_RUN && k_of(R->s) == 0) {
       STEP();
@@ -144,11 +131,7 @@ PT_FUNCTION int recover_power_body(lk_ctx *c, recover_t *R, run_t *F) {
     STEP();
     R->s = ld(c, desc_at(c, R->j) + D_STATE);
     if (phase_of(R->s) != LK_RUN) continue;
-    run_init(F);
-    F->owner = 1;
-    F->d = R->j;
-    F->g = gen_of(R->s);
-    PT_CALL(result, run(c, F));
+    RUN_OTHER(c, F, R->j, gen_of(R->s), 1);
     R->completed++;
   }
   STEP();
@@ -204,8 +187,7 @@ int FN(call)(lk_ctx *c, uint32_t sec, const int64_t *args, int nargs, uint64_t t
 
 int FN(recover_slot)(lk_ctx *c, uint32_t slot, lk_report *out) {
   recover_t R = {.slot = slot};
-  run_t F;
-  recover_body(c, &R, &F);
+  recover_body(c, &R, NULL);
   out->completed += R.completed;
   out->rolled_back += R.rolled_back;
   return 0;
@@ -214,8 +196,7 @@ int FN(recover_slot)(lk_ctx *c, uint32_t slot, lk_report *out) {
 #ifndef LOCKS_STEPS
 int lk_recover_power(lk_ctx *c, lk_report *out) {
   recover_t R = {0};
-  run_t F;
-  recover_power_body(c, &R, &F);
+  recover_power_body(c, &R, NULL);
   out->completed += R.completed;
   out->rolled_back += R.rolled_back;
   out->orphans += R.orphans;
