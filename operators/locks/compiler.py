@@ -25,7 +25,7 @@ from operators.locks.bytecode import (
 )
 from operators.locks.errors import TransformError
 from operators.locks.expressions import Expressions
-from operators.locks.handles import Locks
+from operators.locks.handles import Cells, Locks
 
 COMPUTED = {OPS[name] for name in "CONST ADD SUB MUL DIV MOD NEG AND OR XOR SHL SHR NOT LOADC LOADN SLOT ADDI MIN MAX".split()}
 
@@ -163,10 +163,17 @@ class _Compiler(Expressions):
             self._do_Assign(ast.copy_location(ast.Assign([node.target], node.value), node))
 
     def _do_AugAssign(self, node):
-        read = ast.parse(ast.unparse(node.target), mode="eval").body
+        target = node.target
+        if isinstance(target, ast.Subscript) and isinstance(node.op, ast.Add | ast.Sub):
+            handle = self._handle(target.value, Cells)
+            if handle is not None and self.held:  # one operation: the commonest update there is
+                value, index = self._value(node.value), self._value(target.slice)
+                self._emit("ADDC" if isinstance(node.op, ast.Add) else "SUBC", value, index, handle)
+                return
+        read = ast.parse(ast.unparse(target), mode="eval").body
         for part in ast.walk(read):
             ast.copy_location(part, node)
-        self._store(node.target, self._binary(node.op, read, node.value, node))
+        self._store(target, self._binary(node.op, read, node.value, node))
 
     def _store(self, target: ast.expr, value: int) -> None:
         if isinstance(target, ast.Name):

@@ -56,7 +56,7 @@ typedef struct {
   uint64_t D, g, cell, seq, tag; /* D: first word of the descriptor */
   word s, w, old, lockrec, blocked; /* state seen, words at hand, first lock, word that was in the way */
   int64_t value;
-  uint8_t owner, resumed, pre, interpreted, policy, target, is_store, nlocks, nup, flushed, nloads;
+  uint8_t owner, resumed, pre, interpreted, policy, target, kind, nlocks, nup, flushed, nloads;
   uint16_t rpos;
   uint8_t level[LK_LOCKS]; /* how often each lock is held, 0: freed */
   word lock[LK_LOCKS];
@@ -87,7 +87,7 @@ typedef struct {
 #ifdef LOCKS_SIM
 /* After the interpretation: only locks, updates, result and outcome count. */
 static void forget(run_t *F) {
-  F->w = F->old = F->s = 0, F->value = 0, F->cell = F->tag = 0, F->target = F->is_store = F->nloads = 0;
+  F->w = F->old = F->s = 0, F->value = 0, F->cell = F->tag = 0, F->target = F->kind = F->nloads = 0;
   F->ip = 0, F->budget = 0, F->rpos = 0;
   memset(F->level, 0, sizeof F->level);
   memset(F->r + LK_RES, 0, sizeof F->r - LK_RES * sizeof *F->r);

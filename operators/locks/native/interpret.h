@@ -51,9 +51,11 @@ static inline void writeback_logs(lk_ctx *c, run_t *F) {
 #ifdef LOCKS_SIM
 #define IP F->ip
 #define X section_of(c, F->sec)
+#define HANDLES (X + X_CODE + X[X_NCODE])
 #else
 #define IP ip
 #define X x
+#define HANDLES handles
 #endif
 #define FAIL(kind) do { F->outcome = (kind) | IP << 8; goto error; } while (0)
 #define STOP_IF_REUSED()                                                                      \
@@ -101,7 +103,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     F->resumed = 1;
   } else F->hslot = c->slot;
 #ifndef LOCKS_SIM
-  const word *const x = section_of(c, F->sec);
+  const word *const x = section_of(c, F->sec), *const handles = x + X_CODE + x[X_NCODE];
   uint32_t ip = 0;
 #endif
   F->budget = (int32_t)X[X_MAXOPS];
@@ -149,18 +151,22 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     case OP_JNZ: if (F->r[in.a]) JUMP(); break;
     case OP_SLOT: F->r[in.a] = F->hslot; break;
     case OP_ERR: FAIL((uint32_t)in.imm);
-    case OP_LOADC: case OP_STOREC: case OP_LOADN: case OP_STOREN: {
-      /* cells[i]: base + i; nodes (numbered from 1): base + (i - 1) * stride + field */
-      const word *h = X + X_CODE + X[X_NCODE] + 3 * in.c;
+    /* cells[i]: base + i; nodes (numbered from 1): base + (i - 1) * stride + field */
+    case OP_LOADC: case OP_STOREC: case OP_ADDC: case OP_SUBC: {
+      const word *h = HANDLES + 3 * in.c;
       uint64_t at = (uint64_t)F->r[in.b];
-      if (in.op >= OP_LOADN) {
-        if (at - 1 >= h[1]) FAIL(LK_E_NODE);
-        F->cell = h[0] + (at - 1) * h[2] + (uint32_t)in.imm;
-      } else {
-        if (at >= h[1]) FAIL(LK_E_INDEX);
-        F->cell = h[0] + at;
-      }
-      F->is_store = in.op == OP_STOREC || in.op == OP_STOREN;
+      if (at >= h[1]) FAIL(LK_E_INDEX);
+      F->cell = h[0] + at;
+      F->kind = in.op;
+      F->target = in.a;
+      goto access;
+    }
+    case OP_LOADN: case OP_STOREN: {
+      const word *h = HANDLES + 3 * in.c;
+      uint64_t at = (uint64_t)F->r[in.b] - 1;
+      if (at >= h[1]) FAIL(LK_E_NODE);
+      F->cell = h[0] + at * h[2] + (uint32_t)in.imm;
+      F->kind = in.op == OP_LOADN ? OP_LOADC : OP_STOREC;
       F->target = in.a;
       goto access;
     }
@@ -193,12 +199,17 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     F->ld_cell[F->nloads] = F->cell;
     F->ld_word[F->nloads++] = F->w;
   have:
-    if (!F->is_store) {
+    if (F->kind == OP_LOADC) {
       F->r[F->target] = payload(F->w);
       F->w = 0;
       continue;
     }
     F->value = F->r[F->target];
+    if (F->kind != OP_STOREC) { /* cells[i] += r, cells[i] -= r */
+      if (F->kind == OP_ADDC ? __builtin_add_overflow(payload(F->w), F->value, &F->value)
+                             : __builtin_sub_overflow(payload(F->w), F->value, &F->value))
+        FAIL(LK_E_OVERFLOW);
+    }
     if (F->value >= PAYLOAD_TOP || F->value < -PAYLOAD_TOP) FAIL(LK_E_OVERFLOW);
     F->old = F->w;
     F->tag = cell_tag(F->old) + !MUTANT(M_NOTAG);
@@ -232,11 +243,11 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     {
       lk_ins now;
       memcpy(&now, X + X_CODE + IP - 1, sizeof now);
-      const word *h = X + X_CODE + X[X_NCODE] + 3 * now.c;
+      const word *h = HANDLES + 3 * now.c;
       if ((uint64_t)F->r[now.b] >= h[1]) FAIL(LK_E_INDEX);
       F->cell = h[0] + (uint64_t)F->r[now.b];
       F->target = now.a;
-      F->is_store = (uint8_t)now.imm;
+      F->kind = (uint8_t)now.imm;
     }
     if (F->pre) {
       STEP();
@@ -271,7 +282,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
         F->level[i]++;
         goto taken;
       }
-    if (F->is_store & 2)
+    if (F->kind & 2)
       for (uint32_t i = 0; i < F->nlocks; i++)
         if (F->level[i] && (F->lock[i] & 0xffff) > F->cell) FAIL(LK_E_ORDER);
     if (F->nlocks == LK_LOCKS) FAIL(LK_E_LOCKS);
@@ -295,7 +306,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     }
     if (!F->w) {
       F->r[F->target] = 0;
-      if (F->is_store & 1) { F->outcome = LK_RETRY; goto error; }
+      if (F->kind & 1) { F->outcome = LK_RETRY; goto error; }
       continue;
     }
     F->lock[F->nlocks] = next_tag(F->old) << 16 | F->cell;
@@ -315,7 +326,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
       lk_ins now;
       memcpy(&now, X + X_CODE + IP - 1, sizeof now);
       if (!F->r[now.a]) continue; /* was not taken */
-      const word *h = X + X_CODE + X[X_NCODE] + 3 * now.c;
+      const word *h = HANDLES + 3 * now.c;
       F->cell = h[0] + (uint64_t)F->r[now.b];
       for (F->target = F->nlocks; F->target-- > 0;)
         if (F->level[F->target] && (F->lock[F->target] & 0xffff) == F->cell) break;
