@@ -199,7 +199,7 @@ static void adopt(lk_ctx *c, uint32_t slot) {
   c->slot = slot;
   lk_recover_slot(c, slot, &report);
   lk_status(c, slot, &last);
-  c->seq = last.seq;
+  c->seq = last.seq - (last.seq && !last.done); /* a call that has not happened is made again under its number */
 }
 
 int lk_claim(lk_ctx *c, int slot, char *why, int nwhy) {
