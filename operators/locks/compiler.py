@@ -31,7 +31,7 @@ COMPUTED = {OPS[name] for name in "CONST ADD SUB MUL DIV MOD NEG AND OR XOR SHL 
 
 
 def compile_section(
-    function: Callable[..., Any], *, nest: str = "flat", max_ops: int = 10_000, locks: str | None = None
+    function: Callable[..., Any], *, name: str | None = None, nest: str = "flat", max_ops: int = 10_000, locks: str | None = None
 ) -> Program:
     """Compile `function(tx, ...)` with the handles it refers to bound; TransformError where that is impossible."""
     file, first = inspect.getsourcefile(function) or "<unknown>", function.__code__.co_firstlineno
@@ -40,7 +40,9 @@ def compile_section(
     if not isinstance(node, ast.FunctionDef):
         raise TransformError(file, first, "a section is a plain function (def)")
     names = inspect.getclosurevars(function)
-    return _Compiler(node, file, first, {**names.globals, **names.nonlocals}, nest, max_ops, locks).program
+    program = _Compiler(node, file, first, {**names.globals, **names.nonlocals}, nest, max_ops, locks).program
+    program.name = name or program.name
+    return program
 
 
 class _Compiler(Expressions):
@@ -146,7 +148,7 @@ class _Compiler(Expressions):
         if len(node.targets) != 1:
             raise self._error(node, "one target per assignment")
         target = node.targets[0]
-        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):  # all values before any target
             if len(target.elts) != len(node.value.elts):
                 raise self._error(node, "as many values as targets")
             values = []

@@ -142,8 +142,8 @@ int ds_op(lk_ctx *c, const ds_set *s, int op, int64_t key, int64_t *value) {
       ok = change(c, op == DS_INSERT ? s->insert : s->remove, args, 3, &out);
     }
     if (ok == DS_EXHAUSTED) { /* nodes for this slot's list, by a section of its own */
-      int64_t got, none[] = {0};
-      int filled = change(c, s->refill, none, 1, &got);
+      int64_t got, mine[] = {(int64_t)c->slot};
+      int filled = change(c, s->refill, mine, 1, &got);
       if (filled != 1) return filled;
       if (!got) return DS_EXHAUSTED;
       continue;
