@@ -111,6 +111,7 @@ class Ground:
 
     def __init__(self, folder: Path, impl: str, *, seed: int, procs: int, n_rows: int = 4096, **sizes: Any):
         self.impl, self.procs = impl, procs
+        self.seen: dict[int, int] = {}
         self.path = folder / "ground"
         self.table = workload.rows(seed, n_rows)
         self.rows = workload.write_rows(self.table, folder / "rows")
@@ -311,6 +312,7 @@ def _holder(ground: Ground, impl: str, slot: int) -> tuple[subprocess.Popen, dic
     path, rows = str(ground.path), str(ground.rows)
     deadline = time.monotonic() + PATIENCE_S
     for point in STOP_POINTS if impl not in PEERS else (0,):
+        ground.seen = {slot: ground.ops(slot)}
         if impl in PEERS:
             words = [*base, impl, path, str(slot), rows, "0", "hold"]
         else:
@@ -327,16 +329,21 @@ def _holder(ground: Ground, impl: str, slot: int) -> tuple[subprocess.Popen, dic
     raise LocksError(f"{impl}: no holder could be stopped inside a section")
 
 
-STOP_POINTS = tuple(range(6, 60))
+STOP_POINTS = tuple(range(5, 60))
+H_DPP, H_LOG, H_DESC, DESCRIPTOR_WORDS, COMMIT, DONE = 5, 6, 16, 24, 2, 3  # native/core.h
 
 
 def _was_inside(ground: Ground, slot: int) -> bool:
-    """Whether the stopped process's announced section had begun: its descriptor is past FREE and was on the hot lock."""
+    """Whether the stopped process had its first lock when it stopped: it is still there, or others have finished it."""
     core = ground.region.core
     layout = core.layout()
-    desc, dpp, log_len = layout[16], layout[5], layout[6]
-    state = core.word(desc + (slot * dpp + 1) * (24 + log_len))
-    return state & 0xFF in (1, 2, 3) and core.seq >= 0 and state >> 20 > 0
+    _, first, _, _ = core.find("account locks")
+    for number in range(slot * layout[H_DPP], (slot + 1) * layout[H_DPP]):
+        phase = core.word(layout[H_DESC] + number * (DESCRIPTOR_WORDS + layout[H_LOG])) & 0xFF
+        holds = core.lock(first) & 0xFFFF == number + 1
+        if holds or (phase in (COMMIT, DONE) and ground.ops(slot) > ground.seen.get(slot, 0)):
+            return True
+    return False
 
 
 def _is_stopped(pid: int) -> bool:

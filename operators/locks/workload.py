@@ -65,3 +65,22 @@ def expected(table: "np.ndarray", calls: dict[int, int], *, accounts: int = ACCO
     np.subtract.at(balances, table[:, 0], times * table[:, 2])
     np.add.at(balances, table[:, 1], times * table[:, 2])
     return balances
+
+
+def set_rows(seed: int, n_rows: int, *, n: int, update_pct: int, zipf: float = 0.0) -> "tuple[np.ndarray, np.ndarray]":
+    """Keys `(n_rows,)` int32 from 0 to 2n-1 and operations uint8 (0 find, 1 insert, 2 remove; halves of the updates)."""
+    import numpy as np
+
+    rng = np.random.default_rng([seed, STREAM + 1])
+    weights = 1.0 / np.arange(1, 2 * n + 1) ** zipf
+    keys = rng.permutation(2 * n)[rng.choice(2 * n, n_rows, p=weights / weights.sum())]
+    update = update_pct / 200
+    ops = rng.choice(3, n_rows, p=[1 - 2 * update, update, update])
+    return keys.astype(np.int32), ops.astype(np.uint8)
+
+
+def fill_order(seed: int, n: int) -> "np.ndarray":
+    """`n` of the 2n keys, in random order: what a set holds at the start."""
+    import numpy as np
+
+    return np.random.default_rng([seed, STREAM + 2]).permutation(2 * n)[:n].astype(np.int32)

@@ -64,6 +64,11 @@ static void victim(uint64_t crash_at) {
   _exit(0);
 }
 
+/* Whether the victim's call was done since `before`; one that has not happened is made again under its number. */
+static int done_since(const lk_result *before, const lk_result *now) {
+  return now->done && (now->seq > before->seq || !before->done);
+}
+
 /* 1: killed at the point, 0: the call was over before it, -1: refused (errno). */
 static int kill_at(uint64_t point) {
   int status;
@@ -134,7 +139,7 @@ int main(int argc, char **argv) {
     if (lk_claim(&v, VICTIM, why, sizeof why)) { fprintf(stderr, "%s\n", why); return 1; }
     clock_gettime(CLOCK_MONOTONIC, &t1);
     lk_status(&v, VICTIM, &last);
-    int done = last.seq > before.seq && last.done;
+    int done = done_since(&before, &last);
     lk_leave(&v), lk_close(&v);
     int held = 0;
     for (uint32_t i = 0; i < c.base[H_LOCKBUMP]; i++) held += (lk_word(&c, c.locks + i) & 0xffff) != 0;
@@ -142,7 +147,7 @@ int main(int argc, char **argv) {
     call_as(&ref, SURVIVOR, 0, 0);
     if (!dead) { printf("end %llu\n", (unsigned long long)point); return 0; }
     printf("%llu %d %d %d %d %.1f\n", (unsigned long long)point, done,
-           !(killed.seq > before.seq && killed.done) && helped.seq > before.seq && helped.done, held, equal_cells(&c, &ref),
+           !done_since(&before, &killed) && done_since(&before, &helped), held, equal_cells(&c, &ref),
            (double)(t1.tv_sec - t0.tv_sec) * 1e6 + (double)(t1.tv_nsec - t0.tv_nsec) * 1e-3);
   }
   printf("limit\n");

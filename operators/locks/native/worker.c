@@ -57,8 +57,9 @@ static int work_ours(int argc, char **argv, const lk_row *rows, uint64_t nrows) 
   c.stop_at = argc > 11 ? (uint64_t)atoll(argv[11]) : 0;
   uint64_t done = 0;
   double cpu = lk_cpu_seconds();
-  if (c.crash_at || c.stop_at) { /* one call on the first row, by the build that counts its accesses */
-    int64_t args[4] = {rows->a, rows->b, rows->amount, c.slot};
+  if (c.crash_at || c.stop_at) { /* one call, by the build that counts its accesses */
+    const lk_row *row = rows + c.seq % nrows;
+    int64_t args[4] = {row->a, row->b, row->amount, c.slot};
     lk_result out;
     lks_call(&c, (uint32_t)sec, args, 4, 1u << 20, &out);
     done = 1;
