@@ -27,7 +27,7 @@ struct Bound {
 
 static nb::object call(Bound &self, uint64_t tries, nb::tuple given) {
   Core &core = *self.core;
-  int64_t args[LK_ARGS];
+  int64_t args[LK_ARGS] = {0};
   if (!core.opened || core.c.slot == ~0u) throw nb::value_error("the region is closed");
   if (given.size() != self.nargs)
     throw nb::type_error(("expected " + std::to_string(self.nargs) + " arguments, got " +
@@ -44,7 +44,7 @@ static nb::object call(Bound &self, uint64_t tries, nb::tuple given) {
   for (uint64_t i = 0; i < x[X_NCHECKS]; i++) // before any shared step
     if ((uint64_t)args[checks[2 * i]] >= checks[2 * i + 1]) return nb::cast(Refused{LK_E_INDEX, 0});
   lk_result out;
-  int outcome = (self.counted ? lks_call : lk_call)(&core.c, self.sec, args, (int)self.nargs, tries, &out);
+  int outcome = (self.counted ? lks_call : lk_call)(&core.c, self.sec, args, tries, &out);
   if (outcome != LK_OK) return nb::cast(Refused{outcome, out.at});
   if (out.nres == 0) return nb::none();
   if (out.nres == 1) return nb::steal(PyLong_FromLongLong(out.res[0]));

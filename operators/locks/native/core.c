@@ -67,7 +67,7 @@ typedef struct {
 
 typedef struct {
   int32_t pc;
-  uint32_t sec, nargs, i;
+  uint32_t sec, i;
   uint64_t tries, seq;
   int64_t args[LK_ARGS];
   uint32_t outcome, nres;
@@ -156,17 +156,18 @@ PT_FUNCTION int fill(lk_ctx *c, run_t *F, uint64_t lock, word w) {
   F->g = gen_of(ld(c, D + D_STATE)) + 1;
   word mark = empty_of(F->g);
   st(c, D + D_STATE, state_of(F->g, 0, LK_FREE));
-  empty_words(c, D + D_OUTCOME, 1 + (x[X_NRES] ? x[X_NRES] : 0), mark);
-  empty_words(c, D + D_LOCKREC, x[X_LNEED] < LK_LOCKS - 1 ? x[X_LNEED] : LK_LOCKS - 1, mark); /* one ends the list */
-  if (rneed + uneed >= len) empty_words(c, D + D_LOG, len, mark);
+  /* Ranges are widened to fours of words, which stay inside their areas. */
+  empty_words(c, D + D_OUTCOME, x[X_NRES] ? 5 : 1, mark);
+  if (x[X_LNEED] > 1) empty_words(c, D + D_LOCKREC, 8, mark);
+  else put(c, D + D_LOCKREC, mark);
+  if (rneed + uneed + 6 >= len) empty_words(c, D + D_LOG, len, mark);
   else {
-    empty_words(c, D + D_LOG, rneed, mark);
-    /* one entry more than needed ends a scan of the update log */
-    uint32_t top = uneed + 3 <= len - rneed ? uneed + 3 : uneed;
+    uint32_t top = (uneed + 3 + 3) & ~3u; /* an entry more than needed ends a scan of the update log */
+    empty_words(c, D + D_LOG, (rneed + 3) & ~3u, mark);
     empty_words(c, D + D_LOG + len - top, top, mark);
   }
   put(c, D + D_SEC, F->sec | (word)x[X_NARGS] << 16 | (word)F->policy << 24 | (word)c->slot << 32);
-  for (uint32_t i = 0; i < x[X_NARGS]; i++) put(c, D + D_ARG + i, (word)F->r[i] & ~EMPTY_BIT);
+  put_args(c, D + D_ARG, F->r);
   F->lockrec = next_tag(w) << 16 | (lock - c->locks);
   put(c, D + D_LOCK0, F->lockrec);
   st(c, D + D_STATE, state_of(F->g, 0, LK_RUN));
@@ -174,7 +175,7 @@ PT_FUNCTION int fill(lk_ctx *c, run_t *F, uint64_t lock, word w) {
    * is rolled back, and lock words start anew), so there head and announcement are durable with the logs (P2). */
   if (PERSISTENT(c) && F->policy != LK_FLAT && !MUTANT(M_P1)) {
     writeback_range(c, D, D + D_LOG);
-    if (rneed + uneed >= len) writeback_range(c, D + D_LOG, D + D_LOG + len);
+    if (rneed + uneed + 6 >= len) writeback_range(c, D + D_LOG, D + D_LOG + len);
     else {
       writeback_range(c, D + D_LOG, D + D_LOG + rneed);
       writeback_range(c, D + D_LOG + len - uneed, D + D_LOG + len);
@@ -207,17 +208,18 @@ PT_FUNCTION int run_body(lk_ctx *c, run_t *F, const int owner) {
     if (result != LK_OK) goto leave;
     if (F->pre) goto leave; /* an error before anything was shared */
     F->interpreted = 1;
-    /* P2: log and result before COMMIT can be seen. `flat` is recovered from the update log alone; the others are run
-     * again from both logs. */
-    if (PERSISTENT(c) && (F->outcome & 0xff) != LK_RETRY && !MUTANT(M_P2)) {
-      writeback(c, F->D);
-      if (F->policy != LK_FLAT) writeback_logs(c, F);
-      else if (!MUTANT(M_P5)) { /* P5; a helper does not know which of the two lines, nor whether the owner got so far */
+    /* P2: log and result before COMMIT can be seen. The result shares the state's line, whose stores survive in order. In
+     * `flat`, which is recovered from the update log alone, that log and (P5) the announcement remain; a helper knows
+     * neither which of its two lines it is, nor whether the owner got so far. `eager` has its logs durable already. */
+    if (PERSISTENT(c) && (F->outcome & 0xff) != LK_RETRY && F->policy != LK_EAGER) {
+      if (!MUTANT(M_P2)) {
+        if (F->policy == LK_STACKED) writeback_logs(c, F);
+        else writeback_range(c, F->D + D_LOG + c->log_len - 3 * F->nup, F->D + D_LOG + c->log_len);
+      }
+      if (F->policy == LK_FLAT && !MUTANT(M_P5)) {
         if (owner && !F->resumed) writeback(c, ann_at(c, c->slot, F->seq));
         else writeback(c, ann_at(c, F->hslot, 0)), writeback(c, ann_at(c, F->hslot, 1));
       }
-      if (F->policy == LK_FLAT)
-        writeback_range(c, F->D + D_LOG + c->log_len - 3 * F->nup, F->D + D_LOG + c->log_len);
       PRIVATE_STEP();
       fence(c);
     }
@@ -247,11 +249,12 @@ PT_FUNCTION int run_body(lk_ctx *c, run_t *F, const int owner) {
     /* P3: COMMIT before the first cell, also by a runner that only found it. */
     if (PERSISTENT(c) && !MUTANT(M_P3) && (F->outcome & 0xff) != LK_RETRY) {
       writeback(c, F->D);
-      PRIVATE_STEP();
-      fence(c);
+      if (F->policy != LK_EAGER) {
+        PRIVATE_STEP();
+        fence(c);
+      }
     }
-    F->i = F->policy == LK_EAGER ? F->nup : F->flushed;
-    PT_CALL(result, apply(c, F, F->nup, F->D + D_STATE, 0, owner));
+    PT_CALL(result, apply(c, F, F->policy == LK_EAGER ? F->nup : F->flushed, F->nup, F->D + D_STATE, 0, owner));
     if (PERSISTENT(c) && !MUTANT(M_P4) && F->nup > F->flushed) {
       PRIVATE_STEP();
       fence(c);

@@ -83,8 +83,8 @@ typedef struct { int outcome, at, done, nres; int64_t res[LK_RES]; uint64_t seq;
 typedef struct { int completed, rolled_back, orphans; } lk_report;
 
 /* core.c; lks_ is the same source compiled to count its shared accesses */
-int lk_call(lk_ctx *c, uint32_t sec, const int64_t *args, int nargs, uint64_t tries, lk_result *out);
-int lks_call(lk_ctx *c, uint32_t sec, const int64_t *args, int nargs, uint64_t tries, lk_result *out);
+int lk_call(lk_ctx *c, uint32_t sec, const int64_t args[LK_ARGS], uint64_t tries, lk_result *out);
+int lks_call(lk_ctx *c, uint32_t sec, const int64_t args[LK_ARGS], uint64_t tries, lk_result *out);
 int lk_recover_slot(lk_ctx *c, uint32_t slot, lk_report *out);
 int lks_recover_slot(lk_ctx *c, uint32_t slot, lk_report *out);
 int lk_recover_power(lk_ctx *c, lk_report *out);

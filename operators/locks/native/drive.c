@@ -12,8 +12,8 @@ uint64_t lk_drive(lk_ctx *c, uint32_t sec, const lk_row *rows, uint64_t nrows, u
   lk_result out;
   while (done < n && !(stop && *stop)) {
     const lk_row *row = rows + c->seq % nrows;
-    int64_t args[4] = {row->a, row->b, row->amount, c->slot};
-    if (lk_call(c, sec, args, 4, 1u << 20, &out) == LK_BUSY) continue;
+    int64_t args[LK_ARGS] = {row->a, row->b, row->amount, c->slot};
+    if (lk_call(c, sec, args, 1u << 20, &out) == LK_BUSY) continue;
     if (out.outcome != LK_OK) break;
     done++;
   }

@@ -121,7 +121,7 @@ static void move(search *x, char *state, int who) {
     const ex_call *call = &x->cf->calls[who][p->op];
     memset(&p->A, 0, sizeof p->A);
     memset(&p->F, 0, sizeof p->F);
-    p->A.sec = call->sec, p->A.nargs = call->nargs, p->A.tries = 1000000, p->A.seq = (uint64_t)p->op + 1;
+    p->A.sec = call->sec, p->A.tries = 1000000, p->A.seq = (uint64_t)p->op + 1;
     memcpy(p->A.args, call->args, sizeof call->args);
     p->phase = CALL;
   }

@@ -3,12 +3,12 @@
 
 PT_FUNCTION int fill(lk_ctx *c, run_t *F, uint64_t lock, word w);
 
-/* Swap the updates [F->i, to) into their cells; a helper says first which (cell, tag) it is about to expect, and looks
+/* Swap the updates [from, to) into their cells; a helper says first which (cell, tag) it is about to expect, and looks
  * again whether the update can still be wanted: `guard` still holds `held`, or (held = 0) its state is COMMIT. */
-PT_FUNCTION int apply(lk_ctx *c, run_t *F, uint32_t to, uint64_t guard, word held, const int owner) {
+PT_FUNCTION int apply(lk_ctx *c, run_t *F, uint32_t from, uint32_t to, uint64_t guard, word held, const int owner) {
   PT_PC(F->pc_apply);
   PT_BEGIN();
-  for (; F->i < to; F->i++) {
+  for (F->i = from; F->i < to; F->i++) {
     if (!owner && HAZARDS(c)) {
       STEP();
       announce(c, slot_at(c, c->slot) + S_HAZARD, F->up_cell[F->i] << LOCKS_TAG_BITS | cell_tag(F->up_old[F->i]));
@@ -19,8 +19,10 @@ PT_FUNCTION int apply(lk_ctx *c, run_t *F, uint32_t to, uint64_t guard, word hel
     STEP();
     if (MUTANT(M_BLIND)) st(c, F->up_cell[F->i], F->up_new[F->i]);
     else cas_cell(c, F->up_cell[F->i], F->up_old[F->i], F->up_new[F->i]);
-    if (PERSISTENT(c) && !MUTANT(M_P4)) writeback(c, F->up_cell[F->i]);
   }
+  /* All swaps before all write-backs: a locked instruction waits for every write-back before it, as a fence does. */
+  if (PERSISTENT(c) && !MUTANT(M_P4))
+    for (uint32_t i = from; i < to; i++) writeback(c, F->up_cell[i]);
   if (!owner && HAZARDS(c)) st(c, slot_at(c, c->slot) + S_HAZARD, 0);
   PT_END();
   return LK_OK;
@@ -233,8 +235,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     if (F->policy == LK_EAGER) { /* the ablation: logged, fenced, applied at once */
       writeback_logs(c, F);
       fence(c);
-      F->i = F->nup - 1;
-      PT_CALL(result, apply(c, F, F->nup, c->locks + (F->lockrec & 0xffff),
+      PT_CALL(result, apply(c, F, F->nup - 1u, F->nup, c->locks + (F->lockrec & 0xffff),
                             lock_word(F->lockrec >> 16, F->d + 1), owner));
     }
     continue;
@@ -346,8 +347,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
         PRIVATE_STEP();
         fence(c);
       }
-      F->i = F->flushed;
-      PT_CALL(result, apply(c, F, F->nup, c->locks + (F->lock[F->target] & 0xffff),
+      PT_CALL(result, apply(c, F, F->flushed, F->nup, c->locks + (F->lock[F->target] & 0xffff),
                             lock_word(F->lock[F->target] >> 16, F->d + 1), owner));
       if (PERSISTENT(c) && !MUTANT(M_P4)) {
         PRIVATE_STEP();

@@ -43,13 +43,25 @@ static inline word cas(lk_ctx *c, uint64_t i, word old, word new) {
   return old;
 }
 static inline word cas_cell(lk_ctx *c, uint64_t i, word old, word new) { return cas(c, i, old, new); }
+#if defined(__AVX2__) /* every aligned 8 bytes of a wide store are written at once on x86-64 */
+typedef word wide __attribute__((vector_size(32), aligned(8), may_alias));
+#endif
 static inline void empty_words(lk_ctx *c, uint64_t from, uint64_t n, word mark) {
   uint64_t i = 0;
-#if defined(__AVX2__) /* every aligned 8 bytes of a wide store are written at once on x86-64 */
-  typedef word wide __attribute__((vector_size(32), aligned(8), may_alias));
-  for (; i + 4 <= n; i += 4) *(volatile wide *)(c->base + from + i) = (wide){mark, mark, mark, mark};
+#if defined(__AVX2__)
+  const wide four = {mark, mark, mark, mark};
+  for (; i + 4 <= n; i += 4) *(volatile wide *)(c->base + from + i) = four;
 #endif
   for (; i < n; i++) put(c, from + i, mark);
+}
+/* All LK_ARGS arguments, bit 63 cleared. */
+static inline void put_args(lk_ctx *c, uint64_t to, const int64_t *r) {
+#if defined(__AVX2__)
+  const wide clear = {~(1ull << 63), ~(1ull << 63), ~(1ull << 63), ~(1ull << 63)};
+  for (int i = 0; i < LK_ARGS; i += 4) *(volatile wide *)(c->base + to + i) = *(const wide *)(r + i) & clear;
+#else
+  for (int i = 0; i < LK_ARGS; i++) put(c, to + i, (word)r[i] & ~(1ull << 63));
+#endif
 }
 static inline void settle(lk_ctx *c) { (void)c, atomic_thread_fence(memory_order_release); }
 static inline void writeback(lk_ctx *c, uint64_t i) {

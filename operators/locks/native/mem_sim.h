@@ -86,6 +86,9 @@ static word cas_cell(lk_ctx *c, uint64_t i, word old, word new);
 static void empty_words(lk_ctx *c, uint64_t from, uint64_t n, word mark) {
   for (uint64_t i = 0; i < n; i++) st(c, from + i, mark);
 }
+static void put_args(lk_ctx *c, uint64_t to, const int64_t *r) {
+  for (int i = 0; i < LK_ARGS; i++) st(c, to + (uint64_t)i, (word)r[i] & ~(1ull << 63));
+}
 static void settle(lk_ctx *c) { (void)c; }
 static void writeback(lk_ctx *c, uint64_t i) {
   (void)c;

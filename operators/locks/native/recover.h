@@ -14,7 +14,7 @@ PT_FUNCTION int call_body(lk_ctx *c, call_t *A, run_t *F) {
     F->seq = A->seq;
     F->policy = c->policy == LK_EAGER ? LK_EAGER : (uint8_t)section_of(c, A->sec)[X_NEST];
     F->d = c->slot * c->dpp + (uint32_t)(A->seq & 1);
-    for (uint32_t a = 0; a < A->nargs; a++) F->r[a] = A->args[a];
+    for (uint32_t a = 0; a < LK_ARGS; a++) F->r[a] = A->args[a];
     PT_CALL(result, RUN_OWN(c, F));
     A->outcome = result == LK_BUSY ? LK_BUSY : F->outcome;
     if ((A->outcome & 0xff) != LK_BUSY && (A->outcome & 0xff) != LK_RETRY) {
@@ -140,6 +140,7 @@ PT_FUNCTION int recover_power_body(lk_ctx *c, recover_t *R, run_t *F) {
   return LK_OK;
 }
 
+#ifndef LOCKS_STEPS
 /* What became of the slot's last call, after its recovery. */
 static void status_of(lk_ctx *c, uint32_t slot, lk_result *out) {
   word s0 = ld(c, ann_at(c, slot, 0) + A_SEQ), s1 = ld(c, ann_at(c, slot, 1) + A_SEQ);
@@ -163,15 +164,16 @@ static void status_of(lk_ctx *c, uint32_t slot, lk_result *out) {
   for (int i = 0; i < out->nres && out->done; i++) out->res[i] = result_value(ld(c, from + (uint64_t)i));
 }
 
+#endif
+
 #ifndef LOCKS_SIM
-int FN(call)(lk_ctx *c, uint32_t sec, const int64_t *args, int nargs, uint64_t tries, lk_result *out) {
+int FN(call)(lk_ctx *c, uint32_t sec, const int64_t args[LK_ARGS], uint64_t tries, lk_result *out) {
   call_t A;
   run_t F;
   A.sec = sec;
-  A.nargs = (uint32_t)nargs;
   A.tries = tries;
   A.seq = c->seq + 1;
-  for (int i = 0; i < nargs; i++) A.args[i] = args[i];
+  for (int i = 0; i < LK_ARGS; i++) A.args[i] = args[i];
   A.nres = 0;
   int outcome = call_body(c, &A, &F);
   out->outcome = outcome;

@@ -39,7 +39,7 @@ static void open_or_die(lk_ctx *c, const char *file, int slot) {
 }
 
 static int call_as(lk_ctx *c, int who, uint64_t crash_at, int marks) {
-  int64_t values[LK_ARGS];
+  int64_t values[LK_ARGS] = {0};
   lk_result out;
   for (int i = 0; i < nargs; i++) values[i] = strcmp(args[i], "@") ? atoll(args[i]) : who;
   c->crash_at = crash_at, c->stats.steps = 0;
@@ -47,12 +47,12 @@ static int call_as(lk_ctx *c, int who, uint64_t crash_at, int marks) {
   if (marks) {
     if (ptrace(PTRACE_TRACEME, 0, NULL, NULL)) _exit(100 + errno);
     raise(SIGSTOP);
-    lk_call(c, sec, values, nargs, 1u << 20, &out);
+    lk_call(c, sec, values, 1u << 20, &out);
     raise(SIGUSR1);
     _exit(0);
   }
-  if (crash_at) return lks_call(c, sec, values, nargs, 1u << 20, &out);
-  return lk_call(c, sec, values, nargs, 1u << 20, &out);
+  if (crash_at) return lks_call(c, sec, values, 1u << 20, &out);
+  return lk_call(c, sec, values, 1u << 20, &out);
 }
 
 /* Two marks around the call; the parent steps from the first to the second. */

@@ -106,9 +106,9 @@ static int find(lk_ctx *c, const ds_set *s, int64_t key, int64_t *value) {
   return DS_REFUSED;
 }
 
-static int change(lk_ctx *c, uint32_t sec, const int64_t *args, int n, int64_t *result) {
+static int change(lk_ctx *c, uint32_t sec, const int64_t args[LK_ARGS], int64_t *result) {
   lk_result out;
-  int outcome = lk_call(c, sec, args, n, TRIES, &out);
+  int outcome = lk_call(c, sec, args, TRIES, &out);
   *result = out.nres ? out.res[0] : 0;
   if (outcome == LK_E_POOL) return DS_EXHAUSTED;
   return outcome == LK_OK ? 1 : outcome == LK_BUSY ? DS_REFUSED : DS_FAILED;
@@ -130,20 +130,20 @@ int ds_op(lk_ctx *c, const ds_set *s, int op, int64_t key, int64_t *value) {
     }
     if (s->kind == DS_HASH) {
       if (op == DS_REMOVE && !there) return 0;
-      int64_t put[] = {(int64_t)p.grand, p.version, (int64_t)p.node, key, value ? *value : 0};
-      int64_t cut[] = {(int64_t)p.grand, p.version, (int64_t)p.node, (int64_t)p.parent};
-      ok = op == DS_INSERT ? change(c, s->insert, put, 5, &out) : change(c, s->remove, cut, 4, &out);
+      int64_t put[LK_ARGS] = {(int64_t)p.grand, p.version, (int64_t)p.node, key, value ? *value : 0};
+      int64_t cut[LK_ARGS] = {(int64_t)p.grand, p.version, (int64_t)p.node, (int64_t)p.parent};
+      ok = op == DS_INSERT ? change(c, s->insert, put, &out) : change(c, s->remove, cut, &out);
     } else if (s->kind == DS_TREE) {
-      int64_t put[] = {(int64_t)p.parent, p.parent_version, (int64_t)p.node, key};
-      int64_t cut[] = {(int64_t)p.grand, p.grand_version, (int64_t)p.parent, p.parent_version, (int64_t)p.node, key};
-      ok = op == DS_INSERT ? change(c, s->insert, put, 4, &out) : change(c, s->remove, cut, 6, &out);
+      int64_t put[LK_ARGS] = {(int64_t)p.parent, p.parent_version, (int64_t)p.node, key};
+      int64_t cut[LK_ARGS] = {(int64_t)p.grand, p.grand_version, (int64_t)p.parent, p.parent_version, (int64_t)p.node, key};
+      ok = op == DS_INSERT ? change(c, s->insert, put, &out) : change(c, s->remove, cut, &out);
     } else {
-      int64_t args[] = {(int64_t)p.parent, (int64_t)p.node, key};
-      ok = change(c, op == DS_INSERT ? s->insert : s->remove, args, 3, &out);
+      int64_t args[LK_ARGS] = {(int64_t)p.parent, (int64_t)p.node, key};
+      ok = change(c, op == DS_INSERT ? s->insert : s->remove, args, &out);
     }
     if (ok == DS_EXHAUSTED) { /* nodes for this slot's list, by a section of its own */
-      int64_t got, mine[] = {(int64_t)c->slot};
-      int filled = change(c, s->refill, mine, 1, &got);
+      int64_t got, mine[LK_ARGS] = {(int64_t)c->slot};
+      int filled = change(c, s->refill, mine, &got);
       if (filled != 1) return filled;
       if (!got) return DS_EXHAUSTED;
       continue;

@@ -59,9 +59,9 @@ static int work_ours(int argc, char **argv, const lk_row *rows, uint64_t nrows) 
   double cpu = lk_cpu_seconds();
   if (c.crash_at || c.stop_at) { /* one call, by the build that counts its accesses */
     const lk_row *row = rows + c.seq % nrows;
-    int64_t args[4] = {row->a, row->b, row->amount, c.slot};
+    int64_t args[LK_ARGS] = {row->a, row->b, row->amount, c.slot};
     lk_result out;
-    lks_call(&c, (uint32_t)sec, args, 4, 1u << 20, &out);
+    lks_call(&c, (uint32_t)sec, args, 1u << 20, &out);
     done = 1;
   } else {
     while (!stop) {
