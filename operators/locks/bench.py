@@ -46,7 +46,18 @@ def main(*, settings: Settings, out: Path, part: str | None = None) -> None:
     stage.write_table(frame, out, schema=schema, settings=settings)
     if part:
         with pl.Config(tbl_rows=50, tbl_cols=20, fmt_str_lengths=60, tbl_width_chars=220):
-            shown = ("case", "ours", "peer", "ours_value", "peer_value", "unit", "ratio", "ratio_low", "ratio_high", "n")
+            shown = (
+                "case",
+                "ours",
+                "peer",
+                "ours_value",
+                "peer_value",
+                "unit",
+                "ratio",
+                "ratio_low",
+                "ratio_high",
+                "n",
+            )
             print(frame.select(*shown, "status"))
 
 

@@ -62,7 +62,9 @@ def transfer(settings: Settings, quick: bool) -> Rows:
         for kind in soak.PEERS:
             few = n // 20 if kind == "flock2" else n
             samples = paired(ours, _peer(stack, kind, rows, few), n=reps)
-            out.append(_ns("transfer", f"process, against {kind}", kind, samples, 0.33 if kind == "robust_mutex" else None))
+            out.append(
+                _ns("transfer", f"process, against {kind}", kind, samples, 0.33 if kind == "robust_mutex" else None)
+            )
         for impl in ("eager", "blocking", "rflock_stacked"):
             other, _ = _transfers(stack, rows, n, persist="process", impl=impl)
             out.append(_ns("transfer", f"process, against {impl}", impl, paired(ours, other, n=reps), None))
@@ -95,7 +97,9 @@ def _fences(region: Region, sample: Callable[[], float]) -> float:
     return (after["fences"] - before["fences"]) / (after["attempts"] - before["attempts"])
 
 
-def _ns(bench: str, case: str, peer: str, samples: tuple[list[float], list[float]], bar: float | None) -> dict[str, Any]:
+def _ns(
+    bench: str, case: str, peer: str, samples: tuple[list[float], list[float]], bar: float | None
+) -> dict[str, Any]:
     return row(
         bench, case, ours="rflock_flat", peer=peer, unit="ns", ours_samples=samples[0], peer_samples=samples[1], bar=bar
     )
@@ -192,9 +196,7 @@ def sets(settings: Settings, quick: bool) -> Rows:
     return out
 
 
-def _set_sampler(
-    stack: ExitStack, impl: str, name: str, n: int, seed: int, keys: Any, ops: Any
-) -> Callable[[], float]:
+def _set_sampler(stack: ExitStack, impl: str, name: str, n: int, seed: int, keys: Any, ops: Any) -> Callable[[], float]:
     region = _region(stack)
     made: structures.SortedList = runs.SETS[name](region, 2 * n)
     for key in workload.fill_order(seed, n).tolist():

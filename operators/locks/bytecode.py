@@ -10,8 +10,44 @@ from dataclasses import dataclass, field
 OPS = {
     name: number
     for number, name in enumerate(
-        "CONST CONST64 MOV ADD SUB MUL DIV MOD NEG AND OR XOR SHL SHR LT LE EQ NE NOT JMP JZ JNZ LOADC STOREC LOADN "
-        "STOREN LOCK UNLOCK SLOT ERR RET ADDI MIN MAX ADDC SUBC".split()
+        [
+            "CONST",
+            "CONST64",
+            "MOV",
+            "ADD",
+            "SUB",
+            "MUL",
+            "DIV",
+            "MOD",
+            "NEG",
+            "AND",
+            "OR",
+            "XOR",
+            "SHL",
+            "SHR",
+            "LT",
+            "LE",
+            "EQ",
+            "NE",
+            "NOT",
+            "JMP",
+            "JZ",
+            "JNZ",
+            "LOADC",
+            "STOREC",
+            "LOADN",
+            "STOREN",
+            "LOCK",
+            "UNLOCK",
+            "SLOT",
+            "ERR",
+            "RET",
+            "ADDI",
+            "MIN",
+            "MAX",
+            "ADDC",
+            "SUBC",
+        ]
     )
 }
 REGISTERS, MAX_ARGS, MAX_RESULTS, NAME_BYTES = 32, 8, 4, 64

@@ -27,11 +27,39 @@ from operators.locks.errors import TransformError
 from operators.locks.expressions import Expressions
 from operators.locks.handles import Cells, Locks
 
-COMPUTED = {OPS[name] for name in "CONST ADD SUB MUL DIV MOD NEG AND OR XOR SHL SHR NOT LOADC LOADN SLOT ADDI MIN MAX".split()}
+COMPUTED = {
+    OPS[name]
+    for name in [
+        "CONST",
+        "ADD",
+        "SUB",
+        "MUL",
+        "DIV",
+        "MOD",
+        "NEG",
+        "AND",
+        "OR",
+        "XOR",
+        "SHL",
+        "SHR",
+        "NOT",
+        "LOADC",
+        "LOADN",
+        "SLOT",
+        "ADDI",
+        "MIN",
+        "MAX",
+    ]
+}
 
 
 def compile_section(
-    function: Callable[..., Any], *, name: str | None = None, nest: str = "flat", max_ops: int = 10_000, locks: str | None = None
+    function: Callable[..., Any],
+    *,
+    name: str | None = None,
+    nest: str = "flat",
+    max_ops: int = 10_000,
+    locks: str | None = None,
 ) -> Program:
     """Compile `function(tx, ...)` with the handles it refers to bound; TransformError where that is impossible."""
     file, first = inspect.getsourcefile(function) or "<unknown>", function.__code__.co_firstlineno

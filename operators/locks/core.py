@@ -24,7 +24,9 @@ def load() -> Any:
         else:
             from operators.locks import _native as native
     except ImportError as error:
-        raise LocksError(f"the native core of locks is not built ({error}); install gcc and run `make native`") from None
+        raise LocksError(
+            f"the native core of locks is not built ({error}); install gcc and run `make native`"
+        ) from None
     return native
 
 

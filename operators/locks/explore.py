@@ -20,7 +20,7 @@ from operators.locks.sections import section
 MUTANTS = {
     name: 1 << number
     for number, name in enumerate(
-        "nolog blind norec notag norecheck nogen badrelease reuse p1 p2 p3 p4 p5".split()
+        ["nolog", "blind", "norec", "notag", "norecheck", "nogen", "badrelease", "reuse", "p1", "p2", "p3", "p4", "p5"]
     )
 }
 Ops = Sequence[int]  # calls of each process
@@ -167,8 +167,7 @@ def explore(
             ]
             watch = [cells.place[0] + i for cells in made.watch for i in range(len(cells))]
             found = load().explore(
-                region.core,
-                calls, watch, crashes, memory == "px86", por, wrap, SOLO, MUTANTS.get(mutant, 0), limit
+                region.core, calls, watch, crashes, memory == "px86", por, wrap, SOLO, MUTANTS.get(mutant, 0), limit
             )
             allowed = reference.outcomes(made.calls, made.watch)
     return _report(found, allowed, limit)

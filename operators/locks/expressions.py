@@ -4,7 +4,6 @@ import ast
 import builtins
 
 from operators.locks.bytecode import Handle
-from operators.locks.errors import TransformError
 from operators.locks.handles import Cells, Locks, Pool
 
 BINARY = {

@@ -9,15 +9,21 @@ Rows = Iterator[dict[str, Any]]
 
 
 def _row(policy: str, measure: str, value: float | None, seed: int, **more: Any) -> dict[str, Any]:
-    return {"policy": policy, "measure": measure, "value": None if value is None else float(value), "seed": seed, **more}
+    return {
+        "policy": policy,
+        "measure": measure,
+        "value": None if value is None else float(value),
+        "seed": seed,
+        **more,
+    }
 
 
 def rates(table: pl.DataFrame) -> Rows:
     """CPU time and fences per operation, one process (or the fewest there is), no skew; medians over repetitions."""
     base = table.filter((pl.col("procs") == table["procs"].min()) & (pl.col("zipf") == table["zipf"].min()))
-    grouped = base.with_columns(
-        ns=pl.col("cpu_s") / pl.col("ops") * 1e9, f=pl.col("fences") / pl.col("ops")
-    ).group_by("impl", "structure", "persist", "seed", maintain_order=True)
+    grouped = base.with_columns(ns=pl.col("cpu_s") / pl.col("ops") * 1e9, f=pl.col("fences") / pl.col("ops")).group_by(
+        "impl", "structure", "persist", "seed", maintain_order=True
+    )
     for row in grouped.agg(pl.col("ns", "f").median(), pl.col("update_pct").first()).iter_rows(named=True):
         where = {"structure": row["structure"]}
         yield _row(row["impl"], f"cpu_ns_per_op_{row['persist']}", row["ns"], row["seed"], **where)

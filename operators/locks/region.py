@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from operators.locks.bytecode import NAME_BYTES
+from operators.locks.core import load
 from operators.locks.errors import (
     ForkedRegion,
     LocksError,
@@ -23,7 +24,6 @@ from operators.locks.errors import (
     SectionMismatch,
 )
 from operators.locks.handles import Cells, Locks, Pool
-from operators.locks.core import load
 
 MiB = 2**20
 PERSIST = ("process", "clwb", "msync")

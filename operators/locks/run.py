@@ -7,7 +7,7 @@ from operators.lab import stage
 from operators.locks.settings import Settings
 
 if TYPE_CHECKING:
-    import polars as pl
+    pass
 
 KINDS = {
     "throughput": {

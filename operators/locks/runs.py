@@ -41,7 +41,9 @@ def throughput(settings: Settings, table: "pl.DataFrame", seed: int) -> list[dic
                 point = {"impl": impl, "structure": structure, "n": settings.sizes[structure], "zipf": zipf}
                 point |= {"procs": procs, "persist": persist, "nest": nest_of(impl), "rep": rep}
                 if structure == "transfer":
-                    rows.append(point | {"update_pct": 100} | _transfer(impl, persist, procs, settings.seconds, some[0]))
+                    rows.append(
+                        point | {"update_pct": 100} | _transfer(impl, persist, procs, settings.seconds, some[0])
+                    )
                 else:
                     for pct, keys, ops in some:
                         one = _set(impl, structure, persist, settings, seed, keys, ops)
@@ -104,7 +106,9 @@ def _set(
     n = settings.sizes[structure]
     with (
         tempfile.TemporaryDirectory(prefix="pg-locks-", dir=soaking.fast_folder()) as name,
-        Region.create(Path(name) / "ground", size=32 * MiB, max_procs=2, descriptors_per_proc=2, persist=persist) as region,
+        Region.create(
+            Path(name) / "ground", size=32 * MiB, max_procs=2, descriptors_per_proc=2, persist=persist
+        ) as region,
     ):
         region.core.set_mode(impl == "blocking", EAGER if impl == "eager" else 0, 0)
         made = SETS[structure](region, 2 * n, nest=nest_of(impl))

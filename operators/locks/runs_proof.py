@@ -8,7 +8,8 @@ from typing import Any
 from operators.locks import actors, reference, workload
 from operators.locks import sweep as sweeping
 from operators.locks.errors import StateLimit
-from operators.locks.explore import SCENARIOS, explore as search
+from operators.locks.explore import SCENARIOS
+from operators.locks.explore import explore as search
 from operators.locks.region import MiB, Region
 from operators.locks.sections import section
 from operators.locks.settings import HISTORY_PROCS, Exploration, Settings

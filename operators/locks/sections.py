@@ -32,7 +32,9 @@ class Section:
 
     def compile(self) -> Program:
         """The bytecode, with the handles as they are bound now. Raises TransformError."""
-        return compile_section(self.function, name=self.__name__, nest=self.nest, max_ops=self.max_ops, locks=self.order)
+        return compile_section(
+            self.function, name=self.__name__, nest=self.nest, max_ops=self.max_ops, locks=self.order
+        )
 
     def bind(self, region: "Region") -> tuple[Any, Program]:
         """The native call and the program of this section on `region`; compiles and stores it the first time."""

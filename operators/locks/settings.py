@@ -53,9 +53,21 @@ class Settings(lab.Settings):
     """Everything a run of the locks system depends on."""
 
     system: Literal["locks"] = field("locks", unit="name", source="this folder")
-    seeds: int = field(1, unit="seeds, from `seed` upwards", source="one: crash points and schedules differ anyway", ge=1)
+    seeds: int = field(
+        1, unit="seeds, from `seed` upwards", source="one: crash points and schedules differ anyway", ge=1
+    )
     impls: tuple[Impl, ...] = field(
-        ("rflock_flat", "rflock_stacked", "eager", "blocking", "robust_mutex", "pshared_mutex", "spin", "mp_lock", "flock2"),
+        (
+            "rflock_flat",
+            "rflock_stacked",
+            "eager",
+            "blocking",
+            "robust_mutex",
+            "pshared_mutex",
+            "spin",
+            "mp_lock",
+            "flock2",
+        ),
         unit="names",
         source="ours, two ablations, and the locks a user would pick",
     )
@@ -102,7 +114,23 @@ class Settings(lab.Settings):
         source="our choice",
     )
     mutants: tuple[Mutant, ...] = field(
-        (*("nolog", "blind", "norec", "notag", "norecheck", "nogen", "badrelease", "reuse", "p1", "p2", "p3", "p4", "p5"),),
+        (
+            *(
+                "nolog",
+                "blind",
+                "norec",
+                "notag",
+                "norecheck",
+                "nogen",
+                "badrelease",
+                "reuse",
+                "p1",
+                "p2",
+                "p3",
+                "p4",
+                "p5",
+            ),
+        ),
         unit="names",
         source="each breaks one rule of the core",
     )

@@ -362,7 +362,14 @@ def _wait(process: subprocess.Popen) -> None:
 
 
 def _watch(
-    ground: Ground, windows: list[Window], impl: str, workers: int, began: float, for_s: float, step: float, stopped: bool
+    ground: Ground,
+    windows: list[Window],
+    impl: str,
+    workers: int,
+    began: float,
+    for_s: float,
+    step: float,
+    stopped: bool,
 ) -> None:
     until = time.monotonic() + for_s
     counts: Sequence[int] = [ground.ops(slot) for slot in range(workers)]

@@ -98,7 +98,9 @@ def transfer(nest: str, *, kind: str, stride: int = 1) -> Swept:
 def main(argv: list[str] | None = None) -> None:
     """Sweep a section; ends with 1 when a point violates exactly-once or leaves a lock held."""
     parser = argparse.ArgumentParser(prog="python -m operators.locks.sweep", description=main.__doc__)
-    parser.add_argument("file", nargs="?", type=Path, help="Python file with the section (default: the nested transfer)")
+    parser.add_argument(
+        "file", nargs="?", type=Path, help="Python file with the section (default: the nested transfer)"
+    )
     parser.add_argument("--section", help="its name in FILE")
     parser.add_argument("--args", nargs="*", default=[], help="arguments of the call; @ is the caller's slot")
     parser.add_argument("--nest", choices=("flat", "stacked"), nargs="+", default=["flat", "stacked"])

@@ -64,9 +64,7 @@ def main(*, settings: Settings, out_workload: Path, out_histories: Path, data: P
         for zipf in settings.zipf
         for frame in _workload(settings, structure, zipf)
     ]
-    stage.write_table(
-        pl.concat(frames).select(list(work_schema)), out_workload, schema=work_schema, settings=settings
-    )
+    stage.write_table(pl.concat(frames).select(list(work_schema)), out_workload, schema=work_schema, settings=settings)
     rows = _histories(settings, data)
     table = pl.DataFrame(rows, schema=history_schema, orient="row")
     stage.write_table(table, out_histories, schema=history_schema, settings=settings)
@@ -88,15 +86,19 @@ def _workload(settings: Settings, structure: str, zipf: float):
                 keys, op = workload.set_rows(seed, settings.rows, n=n, update_pct=pct, zipf=zipf)
                 table = np.stack([keys, np.zeros_like(keys), np.zeros_like(keys)], axis=1)
             marks = {"policy": "all", "structure": structure, "zipf": zipf, "update_pct": pct, "seed": seed}
-            yield pl.DataFrame(
-                {"i": np.arange(len(table), dtype=np.int32), "op": op, "a": table[:, 0], "b": table[:, 1]}
-                | {"amount": table[:, 2]}
-            ).with_columns(
-                **{key: pl.lit(value) for key, value in marks.items()},
-                proc=pl.lit(0, pl.Int32),
-                rep=pl.lit(0, pl.Int32),
-                data=pl.lit("synthetic"),
-            ).with_columns(pl.col("update_pct").cast(pl.Int32), pl.col("seed").cast(pl.Int64))
+            yield (
+                pl.DataFrame(
+                    {"i": np.arange(len(table), dtype=np.int32), "op": op, "a": table[:, 0], "b": table[:, 1]}
+                    | {"amount": table[:, 2]}
+                )
+                .with_columns(
+                    **{key: pl.lit(value) for key, value in marks.items()},
+                    proc=pl.lit(0, pl.Int32),
+                    rep=pl.lit(0, pl.Int32),
+                    data=pl.lit("synthetic"),
+                )
+                .with_columns(pl.col("update_pct").cast(pl.Int32), pl.col("seed").cast(pl.Int64))
+            )
 
 
 def _histories(settings: Settings, data: Path | None) -> list[tuple]:
