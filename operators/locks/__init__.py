@@ -1,4 +1,4 @@
-"""Recoverable lock-free locks between processes (arXiv 2512.09710): sections that any process can finish for another."""
+"""Recoverable lock-free locks between processes (arXiv 2512.09710): sections any process can finish for another."""
 
 import lazy_loader
 

@@ -1,5 +1,5 @@
-"""Lock processes as actors: LockWorker makes recorded calls, ChaosMonkey strikes pids it was given, HistoryCollector reads
-what the workers wrote down.
+"""Lock processes as actors: LockWorker makes recorded calls, ChaosMonkey strikes pids it was given, HistoryCollector
+reads what the workers wrote down.
 
 Promise: if a worker is killed at any instruction, its announced call has taken effect exactly once or not at all; the
 worker that takes its slot over knows which (`last_call`) and repeats the call only when it has not happened. Calls are

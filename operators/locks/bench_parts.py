@@ -15,7 +15,9 @@ from operators.locks.region import MiB, Region
 from operators.locks.settings import Settings
 
 Rows = list[dict[str, Any]]
+Samples = tuple[list[float], list[float]]
 FLOCK = "Flock lock-free (quoted, not run here)"
+NOT_IN_CI = "left out at the ci size; runs/stop.parquet and runs/soak.parquet have it"
 WHY_QUOTED = "a repository, not a package: neither fetched nor built; its figures and conditions stand in the README"
 
 
@@ -82,11 +84,8 @@ def _written_back(stack: ExitStack, rows: Any, n: int, reps: int) -> Rows:
     for impl in ("eager", "rflock_stacked"):
         other, theirs = _transfers(stack, rows, n, persist="clwb", impl=impl)
         out.append(_ns("transfer", f"clwb, against {impl}", impl, paired(ours, other, n=reps), 1.3))
-        fences = [[_fences(region, ours)], [_fences(theirs, other)]]
-        labels = {"ours": "rflock_flat", "peer": impl, "unit": "fences", "bar": 1.5}
-        out.append(
-            row("transfer", f"clwb, fences per transfer, against {impl}", ours_samples=fences[0], peer_samples=fences[1], **labels)
-        )  # fmt: skip
+        fences = [_fences(region, ours)], [_fences(theirs, other)]
+        out.append(_pair("transfer", f"clwb, fences per transfer, against {impl}", impl, fences, "fences", bar=1.5))
     return out
 
 
@@ -97,12 +96,13 @@ def _fences(region: Region, sample: Callable[[], float]) -> float:
     return (after["fences"] - before["fences"]) / (after["attempts"] - before["attempts"])
 
 
-def _ns(
-    bench: str, case: str, peer: str, samples: tuple[list[float], list[float]], bar: float | None
-) -> dict[str, Any]:
-    return row(
-        bench, case, ours="rflock_flat", peer=peer, unit="ns", ours_samples=samples[0], peer_samples=samples[1], bar=bar
-    )
+def _ns(bench: str, case: str, peer: str, samples: Samples, bar: float | None) -> dict[str, Any]:
+    return _pair(bench, case, peer, samples, "ns", bar=bar)
+
+
+def _pair(bench: str, case: str, peer: str, samples: Samples, unit: str, **more: Any) -> dict[str, Any]:
+    ours, theirs = samples
+    return row(bench, case, ours="rflock_flat", peer=peer, unit=unit, ours_samples=ours, peer_samples=theirs, **more)
 
 
 def call(settings: Settings, quick: bool) -> Rows:
@@ -132,11 +132,8 @@ def call(settings: Settings, quick: bool) -> Rows:
             return (time.process_time() - began) / n * 1e6
 
         samples = paired(ours, theirs, n=reps)
-    labels = {"ours": "rflock_flat", "peer": "two multiprocessing.Lock", "unit": "us"}
-    return [
-        row("call", "section call, against multiprocessing.Lock", ours_samples=samples[0], peer_samples=samples[1], **labels),
-        _filelock(n // 20),
-    ]  # fmt: skip
+    found = _pair("call", "section call, against multiprocessing.Lock", "two multiprocessing.Lock", samples, "us")
+    return [found, _filelock(n // 20)]
 
 
 def _filelock(n: int) -> dict[str, Any]:
@@ -183,16 +180,12 @@ def sets(settings: Settings, quick: bool) -> Rows:
             }
             for peer in ("eager", "blocking"):
                 samples = paired(samplers["rflock_flat"], samplers[peer], n=reps)
-                labels = {"ours": "rflock_flat", "peer": peer, "unit": "Mop/s", "higher_is_better": True}
-                out.append(
-                    row("sets", f"{name} {n}, against {peer}", ours_samples=samples[0], peer_samples=samples[1], **labels)
-                )  # fmt: skip
+                out.append(_pair("sets", f"{name} {n}, against {peer}", peer, samples, "Mop/s", higher_is_better=True))
             if name == "list":
                 mine = [samplers["rflock_flat"]() for _ in range(reps)]
                 labels = {"ours": "rflock_flat", "peer": FLOCK, "unit": "Mop/s", "higher_is_better": True}
-                out.append(
-                    row("sets", f"list {n}, against Flock lock-free (quoted)", ours_samples=mine, reason=WHY_QUOTED, **labels)
-                )  # fmt: skip
+                case = f"list {n}, against Flock lock-free (quoted)"
+                out.append(row("sets", case, ours_samples=mine, reason=WHY_QUOTED, **labels))
     return out
 
 
@@ -212,32 +205,35 @@ def _set_sampler(stack: ExitStack, impl: str, name: str, n: int, seed: int, keys
 
 def stop(settings: Settings, quick: bool) -> Rows:
     """B5: calls of the survivors of a stopped holder, ours against robust mutexes."""
-    seconds, rates = (0.3 if quick else 1.0), {}
+    if quick:
+        labels = {"ours": "rflock_flat", "peer": "robust_mutex", "unit": "rate / rate before", "reason": NOT_IN_CI}
+        return [row("stop", "survivors of a stopped holder", **labels)]
+    seconds, rates = 1.0, {}
     for impl in ("rflock_flat", "robust_mutex"):
         windows, *_ = soak.stop_holder(impl, before_s=seconds, stop_s=seconds, after_s=0.2, seed=settings.seed)
         during = [w.ops for w in windows if w.stopped]
         until = min(w.t_s for w in windows if w.stopped)
         before = [w.ops for w in windows if not w.stopped and w.t_s < until]
         rates[impl] = (sum(during) / len(during)) / (sum(before) / len(before))
-    labels = {"ours": "rflock_flat", "peer": "robust_mutex", "unit": "rate / rate before", "higher_is_better": True}
-    found = row(
-        "stop", "survivors of a stopped holder", ours_samples=[rates["rflock_flat"]], peer_samples=[rates["robust_mutex"]],
-        bar=0.5, **labels,
-    )  # fmt: skip
-    return [found]
+    samples = [rates["rflock_flat"]], [rates["robust_mutex"]]
+    unit, case = "rate / rate before", "survivors of a stopped holder"
+    return [_pair("stop", case, "robust_mutex", samples, unit, bar=0.5, higher_is_better=True)]
 
 
 def soak_part(settings: Settings, quick: bool) -> Rows:
     """B6: errors of a short kill soak, and the recovery time of one slot."""
-    found = soak.soak("rflock_flat", seconds=1.0 if quick else 5.0, kill_rate=25, procs=4, seed=settings.seed)
+    if quick:
+        labels = {"ours": "rflock_flat", "peer": "the bar", "unit": "count", "reason": NOT_IN_CI}
+        return [row("soak", "lost, doubled, stuck or torn", **labels)]
+    found = soak.soak("rflock_flat", seconds=5.0, kill_rate=25, procs=4, seed=settings.seed)
     errors = found.lost + found.doubled + found.stuck + found.torn
     base = {"ours": "rflock_flat", "peer": "the bar", "higher_is_better": False}
     rate = found.kills / found.seconds
     return [
         row("soak", "lost, doubled, stuck or torn", ours_samples=[float(errors)], unit="count", **base),
         row("soak", "kills done", ours_samples=[rate], unit="1/s", **base),
-        row("soak", "recovery of one slot", ours_samples=found.recovery_us, unit="us", peer_samples=[1000.0], bar=1.0, **base),
-    ]  # fmt: skip
+        row("soak", "recovery of one slot", ours_samples=found.recovery_us, unit="us", peer_samples=[1000.0], **base),
+    ]
 
 
 PARTS: dict[str, Callable[[Settings, bool], Rows]] = {

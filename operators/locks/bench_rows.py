@@ -24,7 +24,7 @@ COLUMNS = {
 
 
 def paired(ours: Callable[[], float], peer: Callable[[], float], *, n: int) -> tuple[list[float], list[float]]:
-    """`n` samples of each side, interleaved A B A B after one unmeasured run of both; each callable gives its sample."""
+    """`n` samples of each side, interleaved A B A B after one unmeasured run of both; a call gives a sample."""
     ours(), peer()
     samples: tuple[list[float], list[float]] = ([], [])
     for _ in range(n):

@@ -37,10 +37,9 @@ def throughput(table: pl.DataFrame) -> Chart:
     frame = table.filter(pl.col("persist") == "process").with_columns(mops=pl.col("ops") / pl.col("wall_s") / 1e6)
     moves = frame.filter(pl.col("structure") == "transfer")
     panels = [
-        (f"transfer, {p} process{'es' if p > 1 else ''}, zipf {z:g}", moves.filter((pl.col("procs") == p) & (pl.col("zipf") == z)))
-        for z in moves["zipf"].unique().sort().to_list()
-        for p in moves["procs"].unique().sort().to_list()
-    ]  # fmt: skip
+        (f"transfer, {p} process{'es' if p > 1 else ''}, zipf {z:g}", one)
+        for (z, p), one in moves.sort("zipf", "procs").partition_by("zipf", "procs", as_dict=True).items()
+    ]
     sets = frame.filter((pl.col("structure") != "transfer") & (pl.col("zipf") == frame["zipf"].min()))
     for (name, n, pct), one in sets.partition_by(
         "structure", "n", "update_pct", as_dict=True, maintain_order=True

@@ -153,8 +153,8 @@ def _search(history: Sequence[Op], model: Model, limit: int) -> tuple[tuple[int,
 def _next(ops: Sequence[Op], ends: Sequence[float], model: Model, placed: int, state: Any) -> Iterable[tuple]:
     """Calls that may come next: those that began before any call that is not placed yet had ended.
 
-    A call that never returned is placed only where it changes the state, and of several alike the earliest first: leaving
-    it out, or exchanging it with its like, gives the same orders.
+    A call that never returned is placed only where it changes the state, and of several alike the earliest first:
+    leaving it out, or exchanging it with its like, gives the same orders.
     """
     first_end, candidates, open_kinds = NEVER, [], set()
     for i, op in enumerate(ops):

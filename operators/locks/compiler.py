@@ -132,10 +132,10 @@ class _Compiler(Expressions):
     def _move(self, into: int, value: int) -> None:
         """`into` = `value`; an intermediate value that was just computed is computed there at once."""
         code, here = self.program.code, len(self.program.code)
-        if code and value >= self.temporary and value == code[-1][1] and here != self.landing:
-            if code[-1][0] in COMPUTED and here - 1 not in self.program.wide:
-                code[-1] = (code[-1][0], into, *code[-1][2:])
-                return
+        fresh = code and value >= self.temporary and value == code[-1][1] and here != self.landing
+        if fresh and code[-1][0] in COMPUTED and here - 1 not in self.program.wide:
+            code[-1] = (code[-1][0], into, *code[-1][2:])
+            return
         self._emit("MOV", into, value)
 
     def _aim(self, at: int, target: int | None = None) -> None:

@@ -36,14 +36,15 @@ class Examination:
     @property
     def healthy(self) -> bool:
         """No lock held by a dead process, nothing of a dead process pending, and the machine is the same since."""
-        dead = any(owner == "dead" for *_, owner in self.held) or any(owner == "dead" for _, _, owner, _ in self.pending)
-        return not (dead or self.rebooted)
+        owners = [owner for *_, owner in self.held] + [owner for _, _, owner, _ in self.pending]
+        return not ("dead" in owners or self.rebooted)
 
     def __str__(self) -> str:
         used = [f"{slot} {owner}" for slot, owner in self.slots if owner != "free"]
         lines = [f"slots in use: {', '.join(used) or 'none'}"]
         lines += [f"lock {lock}: held by descriptor {d}, its process is {owner}" for lock, d, owner in self.held]
-        lines += [f"descriptor {d} of slot {slot}: {state}, its process is {owner}" for d, slot, owner, state in self.pending]
+        for number, slot, owner, state in self.pending:
+            lines.append(f"descriptor {number} of slot {slot}: {state}, its process is {owner}")
         lines += [f"pool {name}: {free} of {n} nodes free" for name, n, free in self.pools]
         if self.rebooted:
             lines.append("the machine was started anew since: recover_all must run before new work")
@@ -111,7 +112,8 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(asdict(found) | {"healthy": found.healthy, "repaired": report and asdict(report)}))
     else:
         if report:
-            print(f"repaired: {report.completed} finished, {report.rolled_back} undone, {report.orphan_locks} locks freed")
+            done, undone, freed = report.completed, report.rolled_back, report.orphan_locks
+            print(f"repaired: {done} finished, {undone} undone, {freed} locks freed")
         print(found)
     sys.exit(not found.healthy)
 

@@ -1,6 +1,6 @@
 """Run me, kill me (kill -9), run me again: two accounts, one section, and the truth about the last call.
 
-    python -m operators.locks.example [REGION]
+python -m operators.locks.example [REGION]
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The model explorer: every interleaving of the core's shared accesses, with crashes, over the same source and bytecode.
+"""The model explorer: every interleaving of the core's shared accesses, with crashes, over its own source and bytecode.
 
 `explore` builds a small region, lets a scenario put its sections and calls there, and hands both to native/explore.c.
 The final cells and results of every end state must be those of some sequential order of the calls, run by Python itself
@@ -86,7 +86,7 @@ def transfer(region: Region, procs: int, ops: Ops) -> Scenario:
 
 
 def stacked(region: Region, procs: int, ops: Ops) -> Scenario:
-    """The transfer with nested logs: the inner level commits and is applied at its own end; the outer writes after it."""
+    """The transfer with nested logs: the inner level commits and is applied at its own end; the outer writes later."""
     return _transfer(region, procs, ops, "stacked")
 
 

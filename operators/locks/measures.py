@@ -32,7 +32,7 @@ def rates(table: pl.DataFrame) -> Rows:
 
 
 def survivors(table: pl.DataFrame) -> Rows:
-    """Calls of the others while a holder is stopped, over their calls before; the worst 500 ms of the stop beside it."""
+    """Calls of the others while a holder is stopped, over their calls before; and the worst 500 ms of the stop."""
     for (impl, seed), one in table.partition_by("impl", "seed", as_dict=True, maintain_order=True).items():
         per = one.group_by("t_s", "stopped").agg(pl.col("ops").sum()).sort("t_s")
         stop_from = per.filter("stopped")["t_s"].min()

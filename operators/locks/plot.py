@@ -9,7 +9,7 @@ from operators.locks.settings import Settings
 def main(
     *, settings: Settings, throughput: Path, stop: Path, soak: Path, sweep: Path, explore: Path, out_folder: Path
 ) -> None:
-    """Draw throughput, survivors of a stop, kill rate, fences, explored states and the sweep map, as SVG with a table each.
+    """Draw throughput, survivors of a stop, kill rate, fences, explored states and sweep map, as SVG with a table each.
 
     Args:
         throughput: rates and fences of every policy (run)

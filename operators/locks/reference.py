@@ -1,4 +1,4 @@
-"""The sequential reference: the same Python functions, run one after the other on plain lists, with locks that do nothing.
+"""The sequential reference: the same Python functions, one after the other on plain lists, with locks that do nothing.
 
 Independent of compiler and core: what a section must do is what Python says its function does.
 """

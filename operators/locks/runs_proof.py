@@ -1,4 +1,4 @@
-"""The runs that prove by trying: crash sweep, model explorer with its mutants, equality of states, recorded histories."""
+"""The runs that prove by trying: crash sweep, explorer with its mutants, equality of states, recorded histories."""
 
 import json
 import tempfile

@@ -86,7 +86,7 @@ class Settings(lab.Settings):
     seconds: float = field(1.0, unit="s per repetition", source="our choice", gt=0)
     reps: int = field(5, unit="repetitions", source="our choice", ge=1)
     rows: int = field(20_000, unit="rows of the workload per structure and zipf", source="our choice", ge=100)
-    kill_rate: tuple[float, ...] = field((0.0, 5.0, 20.0, 50.0), unit="kills/s", source="bar B6: at least 20")
+    kill_rate: tuple[float, ...] = field((0.0, 5.0, 22.0, 50.0), unit="kills/s", source="bar B6: at least 20")
     soak_s: float = field(15.0, unit="s per kill rate", source="our choice", gt=0)
     soak_procs: int = field(4, unit="processes", source="bar B6", ge=2, le=32)
     soak_impls: tuple[Impl, ...] = field(

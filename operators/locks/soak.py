@@ -1,5 +1,5 @@
-"""The kill soak: native workers make transfers, a driver that is never killed sends SIGKILL to random ones and starts them
-again, and at the end every call must count exactly once.
+"""The kill soak: native workers make transfers, a driver that is never killed sends SIGKILL to random ones and starts
+them again, and at the end every call must count exactly once.
 
 Three independent accounts are compared: the counters in cells (updated by the sections), the calls each slot's
 announcement says were done (`last_call`), and the balances, which the driver computes from the seed: call k of a slot
@@ -165,8 +165,8 @@ def soak(
 ) -> Soaked:
     """Kill and restart random workers about `kill_rate` times a second for `seconds`, then settle.
 
-    A peer's workers that wait for ever after a kill are `stuck`. Every other dead slot of ours is recovered by the driver
-    (timed), the rest by the worker that takes the slot over.
+    A peer's workers that wait for ever after a kill are `stuck`. Every other dead slot of ours is recovered by the
+    driver (timed), the rest by the worker that takes the slot over.
     """
     with tempfile.TemporaryDirectory(prefix="pg-soak-", dir=folder or fast_folder()) as name:
         ground = Ground(Path(name), impl, seed=seed, procs=procs)
@@ -265,8 +265,8 @@ def stop_holder(
 ) -> tuple[list[Window], Soaked, dict[str, int]]:
     """Stop one worker *inside* a section on the hottest lock, and count what the others get done in windows.
 
-    All rows touch account 0. Ours: the last worker stops itself at a shared access after it has its locks (`stop_at`); a
-    peer's holder stops itself between two stores. Returns windows, the settled accounts (after SIGCONT), and a note:
+    All rows touch account 0. Ours: the last worker stops itself at a shared access after it has its locks (`stop_at`);
+    a peer's holder stops itself between two stores. Returns windows, the settled accounts (after SIGCONT), and a note:
     the access at which it stopped, and whether its lock was seen held by it.
     """
     window = 0.1

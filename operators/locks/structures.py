@@ -1,8 +1,8 @@
 """Sets and a bank built on sections: sorted list, doubly linked list, hash map, leaf tree, accounts.
 
 The way to a key is walked natively without locks (native/structures.c); the change is a section that looks again under
-the locks and answers -1 when the place has changed meanwhile, after which the walk is made anew. A find takes no lock and
-is valid at one moment of its run. Keys are ints from -2**43+1 to 2**43-2; a structure is found again by its name.
+the locks and answers -1 when the place has changed meanwhile, after which the walk is made anew. A find takes no lock
+and is valid at one moment of its run. Keys are ints from -2**43+1 to 2**43-2; a structure is found again by its name.
 """
 
 from typing import Any

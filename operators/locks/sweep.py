@@ -1,7 +1,7 @@
-"""The crash sweep: SIGKILL after every machine instruction (ptrace) and at every shared access of one call of a section.
+"""The crash sweep: SIGKILL after every machine instruction (ptrace) and at every shared access of one section call.
 
-`python -m operators.locks.sweep` sweeps the nested transfer; with FILE.py and --section it sweeps a section of yours, on
-a copy of the region it is bound to. Where ptrace is forbidden, the instruction sweep says `not measured` and the errno.
+`python -m operators.locks.sweep` sweeps the nested transfer; with FILE.py and --section it sweeps a section of yours,
+on a copy of the region it is bound to. Where ptrace is forbidden, the instruction sweep says `not measured` and why.
 """
 
 import argparse
@@ -43,9 +43,9 @@ class Swept:
         done, helped = sum(p[1] for p in self.points), sum(p[2] for p in self.points)
         stuck, slowest = sum(1 for p in self.points if p[3]), max((p[5] for p in self.points), default=0.0)
         return (
-            f"{self.kind}: {len(self.points)} points, {self.violations} violations, {stuck} stuck locks; done at {done}, "
-            f"not started at {len(self.points) - done}; finished by the survivor at {helped}; slowest recovery "
-            f"{slowest:.0f} us"
+            f"{self.kind}: {len(self.points)} points, {self.violations} violations, {stuck} stuck locks; "
+            f"done at {done}, not started at {len(self.points) - done}; finished by the survivor at {helped}; "
+            f"slowest recovery {slowest:.0f} us"
         )
 
 

@@ -118,8 +118,10 @@ def _histories(settings: Settings, data: Path | None) -> list[tuple]:
             parts = {("register", ""): history.parse_register(text, name)}
         for (model, key), ops in parts.items():
             rows += [
-                (name, model, key, op.process, op.op, json.dumps(op.args), _json(op.result), op.t_invoke, op.t_return)
-                + (verdict, mark)
+                (
+                    *(name, model, key, op.process, op.op, json.dumps(op.args), _json(op.result)),
+                    *(op.t_invoke, op.t_return, verdict, mark),
+                )
                 for op in ops
             ]
     return rows

@@ -1,9 +1,9 @@
 """The synthetic twin of the recorded histories: same text, statistics of the real set, verdicts known by construction.
 
-Register: five live clients; after an unknown outcome a client goes on under its id + 5. Every call gets a hidden moment
-between its begin and end (an unknown one: any later moment or never) at which it acts on a true register, so the history
-is linearizable; a false one has one read changed to a value no write or cas begun before that read's return could have
-put there. Key-value: a false one has an append missing from, or two swapped in, a later get.
+Register: five live clients; after an unknown outcome a client goes on under its id + 5. Every call gets a hidden
+moment between its begin and end (an unknown one: any later moment or never) at which it acts on a true register, so the
+history is linearizable; a false one has one read changed to a value no write or cas begun before that read's return
+could have put there. Key-value: a false one has an append missing from, or two swapped in, a later get.
 """
 
 from collections.abc import Iterator

@@ -68,7 +68,7 @@ def expected(table: "np.ndarray", calls: dict[int, int], *, accounts: int = ACCO
 
 
 def set_rows(seed: int, n_rows: int, *, n: int, update_pct: int, zipf: float = 0.0) -> "tuple[np.ndarray, np.ndarray]":
-    """Keys `(n_rows,)` int32 from 0 to 2n-1 and operations uint8 (0 find, 1 insert, 2 remove; halves of the updates)."""
+    """Keys `(n_rows,)` int32 from 0 to 2n-1 and operations uint8 (0 find, 1 insert, 2 remove)."""
     import numpy as np
 
     rng = np.random.default_rng([seed, STREAM + 1])
