@@ -106,7 +106,7 @@ def _transfer(region: Region, procs: int, ops: Ops, nest: str) -> Scenario:
 
 
 def crossed(region: Region, procs: int, ops: Ops) -> Scenario:
-    """Two locks taken in opposite orders by neighbours: refusals, no deadlock."""
+    """Two locks taken in opposite orders by neighbours: no deadlock, but refusals without end, so no end of states."""
     accounts, locks = region.cells(2, 100), region.locks(2)
 
     @section

@@ -149,6 +149,15 @@ NB_MODULE(LOCKS_MODULE, m) {
       .def("bound_counted", [](Core &s, uint32_t sec, uint32_t nargs, uint32_t nres) {
         return Bound{&s, sec, nargs, nres, true};
       }, nb::keep_alive<0, 1>())
+      .def("claim_lock_for_test", [](Core &s, uint64_t i) { /* held by a descriptor that never runs */
+        s.check(s.c.locks + i);
+        word old = s.c.base[s.c.locks + i];
+        s.c.base[s.c.locks + i] = ((old >> 16) + 1) << 16 | (s.c.procs * s.c.dpp);
+        return old;
+      })
+      .def("release_lock_for_test", [](Core &s, uint64_t i, uint64_t old) {
+        s.c.base[s.c.locks + i] = ((old >> 16) + 2) << 16;
+      })
       .def("section_id", [](Core &s, const std::string &name) { return lk_section_id(&s.c, name.c_str()); });
   bind_explore(m);
   bind_structures(m);
