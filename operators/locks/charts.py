@@ -44,7 +44,7 @@ def throughput(table: pl.DataFrame) -> Chart:
     for (name, n, pct), one in sets.partition_by(
         "structure", "n", "update_pct", as_dict=True, maintain_order=True
     ).items():
-        panels.append((f"{name} of {n:,}, {pct} % updates, 1 process", one))
+        panels.append((f"{name} of {n:,}, {pct} % updates", one))
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure, axes = figures.panels(lines, columns, width=4.6, height=2.9)
