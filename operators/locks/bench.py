@@ -6,23 +6,15 @@
 import sys
 from pathlib import Path
 
-from operators.lab import stage
+from operators.lab import peers, stage
 from operators.locks.settings import Settings
 
 PARTS = ("transfer", "call", "sets", "stop", "soak")
 
 
-def _schema() -> dict:
-    import polars as pl
-
-    from operators.locks.bench_rows import COLUMNS
-
-    return {name: getattr(pl, kind) for name, kind in COLUMNS.items()}
-
-
 def __getattr__(name: str) -> dict:
     if name == "SCHEMA":
-        return _schema()
+        return peers.schema()
     raise AttributeError(name)
 
 
@@ -41,7 +33,7 @@ def main(*, settings: Settings, out: Path, part: str | None = None) -> None:
         raise ValueError(f"part (={part!r}): expected one of {', '.join(PARTS)}")
     quick = settings.profile == "ci"
     rows = [item for name in ([part] if part else PARTS) for item in bench_parts.PARTS[name](settings, quick)]
-    schema = _schema()
+    schema = peers.schema()
     frame = pl.DataFrame([{name: item.get(name) for name in schema} for item in rows], schema=schema)
     stage.write_table(frame, out, schema=schema, settings=settings)
     if part:
