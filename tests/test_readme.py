@@ -1,5 +1,6 @@
 """README.md: the verdict block is complete and untouched, the commands it shows exist, the code it shows runs."""
 
+import os
 import re
 import subprocess
 import sys
@@ -39,12 +40,39 @@ def test_the_commands_it_shows_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_python_it_shows_runs():
-    examples = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert examples
-    for example in examples:
-        done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def started(example: str, folder: Path) -> subprocess.Popen:
+    """An example run as a file, its region (if any) in `folder`."""
+    path = folder / "example.py"
+    path.write_text(example.replace("/dev/shm/", f"{folder}/"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-u", str(path)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("example", [example for example in EXAMPLES if "while True" not in example])
+def test_the_python_it_shows_runs(example, tmp_path):
+    process = started(example, tmp_path)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+
+def test_the_example_that_is_to_be_killed_keeps_its_total(tmp_path):
+    (example,) = [example for example in EXAMPLES if "while True" in example]
+    for _ in range(3):
+        process = started(example, tmp_path)
+        line = process.stdout.readline()
+        process.kill()
+        _, errors = process.communicate(timeout=60)
+        assert "total: 2000000" in line, errors
 
 
 def test_every_data_set_has_a_licence_line():
