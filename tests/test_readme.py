@@ -20,7 +20,8 @@ def test_the_block_is_as_written_and_names_every_system_and_claim():
         assert f"[{system}]" in block, system
         for claim in claims.load(ROOT / "workflows" / system / "claims.yaml").claims:
             assert f"| {claim.id} |" in block, claim.id
-    assert re.search(r"commit `[0-9a-f]{12}\+?`, \d{4}-\d\d-\d\d", block)
+    assert re.search(r"Written \d{4}-\d\d-\d\d", block)
+    assert len(re.findall(r"\| (?:laptop|full|paper) `[0-9a-f]{12}\+?` \|", block)) == len(overview.systems(ROOT))
 
 
 def test_an_edit_by_hand_is_noticed():
