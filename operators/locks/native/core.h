@@ -54,7 +54,7 @@ typedef struct { uint8_t op, a, b, c; int32_t imm; } lk_ins;
 enum lk_op {
   OP_CONST, OP_CONST64, OP_MOV, OP_ADD, OP_SUB, OP_MUL, OP_DIV, OP_MOD, OP_NEG, OP_AND, OP_OR, OP_XOR, OP_SHL, OP_SHR,
   OP_LT, OP_LE, OP_EQ, OP_NE, OP_NOT, OP_JMP, OP_JZ, OP_JNZ, OP_LOADC, OP_STOREC, OP_LOADN, OP_STOREN, OP_LOCK,
-  OP_UNLOCK, OP_SLOT, OP_ERR, OP_RET, OP_ADDI, OP_MIN, OP_MAX, OP_ADDC, OP_SUBC, OP_LAST
+  OP_UNLOCK, OP_SLOT, OP_ERR, OP_RET, OP_ADDI, OP_MIN, OP_MAX, OP_ADDC, OP_SUBC, OP_ADDI_C, OP_LAST
 };
 /* what is agreed as the end of a run */
 enum lk_outcome {

@@ -349,7 +349,7 @@ int lk_verify(const word *x, uint64_t words, char *why, int nwhy) {
     if (in.op >= OP_LAST) return bad(why, nwhy, i, "unknown operation");
     if (in.op != OP_ERR && (in.a >= LK_REGS || in.b >= LK_REGS)) return bad(why, nwhy, i, "register out of range");
     if (in.op >= OP_JMP && in.op <= OP_JNZ && (to < 0 || to >= (int64_t)n)) return bad(why, nwhy, i, "jump out of range");
-    if ((in.op >= OP_LOADC && in.op <= OP_UNLOCK) || in.op == OP_ADDC || in.op == OP_SUBC) {
+    if ((in.op >= OP_LOADC && in.op <= OP_UNLOCK) || in.op >= OP_ADDC) {
       if (in.c >= nh) return bad(why, nwhy, i, "handle out of range");
       uint64_t stride = x[X_CODE + n + 3 * in.c + 2];
       if ((in.op == OP_LOADN || in.op == OP_STOREN) && (in.imm < 0 || (uint64_t)in.imm >= stride))
@@ -374,7 +374,7 @@ static void needs(word *x) {
     memcpy(&in, x + X_CODE + i, sizeof in);
     if (in.op >= OP_JMP && in.op <= OP_JNZ && in.imm < 0) loop = 1;
     if (in.op == OP_LOADC || in.op == OP_LOADN) reads++;
-    if (in.op == OP_STOREC || in.op == OP_STOREN || in.op == OP_ADDC || in.op == OP_SUBC) reads += 2, updates++;
+    if (in.op == OP_STOREC || in.op == OP_STOREN || in.op >= OP_ADDC) reads += 2, updates++;
     if (in.op == OP_LOCK) reads += 2, locks++;
     if (in.op == OP_CONST64) i++;
   }
