@@ -105,7 +105,8 @@ void lk_mark_boot(lk_ctx *c);
 int64_t lk_object(lk_ctx *c, const char *name, int kind, uint64_t n, uint64_t stride, int64_t init);
 int lk_find(lk_ctx *c, const char *name, word *kind, word *base, word *n, word *stride);
 int lk_section_id(lk_ctx *c, const char *name); /* the newest of that name, -1 when there is none */
-int lk_recover_dead(lk_ctx *c, lk_report *out); /* slots of dead processes; everything after a reboot */
+/* Slots of dead processes; everything after a reboot. 1: another process is at the latter. */
+int lk_recover_dead(lk_ctx *c, lk_report *out);
 int lk_section(lk_ctx *c, const word *record, uint64_t words, char *why, int nwhy);
 int lk_verify(const word *record, uint64_t words, char *why, int nwhy);
 enum { LK_CELLS = 1, LK_LOCKSET = 2, LK_POOL = 3 };

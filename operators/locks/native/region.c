@@ -312,10 +312,20 @@ int lk_recover_dead(lk_ctx *c, lk_report *out) {
   uint32_t mine = c->slot;
   uint64_t seq = c->seq;
   if (lk_reboot(c)) {
+    /* Alone: of several processes that come first after a reboot one recovers; the others are told so and come again. */
+    word claim = lk_word(c, H_CLEAN), started = 0, mine_now = 0;
+    if (claim && process((int)(claim >> 41), &started) && started == (claim & ((1ull << 41) - 1))) return 1;
+    process((int)getpid(), &mine_now);
+    if (!atomic_compare_exchange_strong(AT(c, H_CLEAN), &claim, (word)getpid() << 41 | mine_now)) return 1;
+    if (!lk_reboot(c)) { /* it was done between our two looks */
+      atomic_store(AT(c, H_CLEAN), 0);
+      return 0;
+    }
     for (uint32_t p = 0; p < c->procs; p++) c->base[c->slots + p * S_WORDS + S_OWNER] = 0;
     c->slot = 0;
     lk_recover_power(c, out);
     lk_mark_boot(c);
+    atomic_store(AT(c, H_CLEAN), 0);
     c->slot = mine;
     return 0;
   }
