@@ -47,6 +47,7 @@ OPS = {
             "MAX",
             "ADDC",
             "SUBC",
+            "ADDI_C",
         ]
     )
 }

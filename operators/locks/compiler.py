@@ -197,6 +197,11 @@ class _Compiler(Expressions):
         if isinstance(target, ast.Subscript) and isinstance(node.op, ast.Add | ast.Sub):
             handle = self._handle(target.value, Cells)
             if handle is not None and self.held:  # one operation: the commonest update there is
+                given = node.value.value if isinstance(node.value, ast.Constant) else None
+                if type(given) is int and abs(given) < 2**31:
+                    by = given if isinstance(node.op, ast.Add) else -given
+                    self._emit("ADDI_C", 0, self._value(target.slice), handle, by)
+                    return
                 value, index = self._value(node.value), self._value(target.slice)
                 self._emit("ADDC" if isinstance(node.op, ast.Add) else "SUBC", value, index, handle)
                 return

@@ -139,18 +139,22 @@ def explore(
     mutant: str | None = None,
     limit: int = LIMIT,
     wrap: bool = False,
+    tag_bits: int | None = None,
     log_len: int = 32,
 ) -> Report:
     """Search every state of `scenario(region, procs, ops_per_proc)` with at most `crashes` crashes.
 
     `memory`: `sc` with crashes of single processes, `px86` with power cuts that keep any prefix of each cache line's
     stores. `por` joins accesses that commute with everything else. `mutant` breaks one rule of the core (MUTANTS).
-    `wrap` explores the announcements that make wrapping tags safe. Raises StateLimit at `limit` states.
+    `wrap` explores the announcements that make wrapping tags safe; `tag_bits=2` lets cell tags wrap after 4 updates
+    (None: as built). Raises StateLimit at `limit` states.
     """
     if memory not in MEMORIES:
         raise LocksError(f"memory (={memory!r}): expected one of {', '.join(MEMORIES)}")
     if mutant is not None and mutant not in MUTANTS:
         raise LocksError(f"mutant (={mutant!r}): expected one of {', '.join(MUTANTS)}")
+    if tag_bits not in (None, 2):
+        raise LocksError(f"tag_bits (={tag_bits}): expected None or 2")
     ops = [ops_per_proc] * procs if isinstance(ops_per_proc, int) else list(ops_per_proc)
     if len(ops) != procs:
         raise LocksError(f"ops_per_proc (={ops_per_proc}): expected one number, or one for each of {procs} processes")
@@ -166,9 +170,8 @@ def explore(
                 for mine in made.calls
             ]
             watch = [cells.place[0] + i for cells in made.watch for i in range(len(cells))]
-            found = load().explore(
-                region.core, calls, watch, crashes, memory == "px86", por, wrap, SOLO, MUTANTS.get(mutant, 0), limit
-            )
+            how = (crashes, memory == "px86", por, wrap, SOLO, MUTANTS.get(mutant, 0), limit, tag_bits == 2)
+            found = load().explore(region.core, calls, watch, *how)
             allowed = reference.outcomes(made.calls, made.watch)
     return _report(found, allowed, limit)
 

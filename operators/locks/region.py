@@ -220,7 +220,10 @@ class Region:
         """
         began = time.perf_counter()
         core = self.alive()
-        completed, rolled_back, orphans = core.recover_all()
+        completed, rolled_back, orphans, busy = core.recover_all()
+        while busy:  # another process recovers the whole region after a reboot; it is short, and ends if that one dies
+            time.sleep(0.001)
+            completed, rolled_back, orphans, busy = core.recover_all()
         return RecoveryReport(completed, rolled_back, orphans, time.perf_counter() - began)
 
     def last_call(self, slot: int | None = None) -> Status:

@@ -42,8 +42,14 @@ def test_nested_sections_and_opposite_orders():
         explore(SCENARIOS["crossed"], procs=2, limit=100_000)
 
 
-def test_announcements_of_wrapping_tags():
-    assert explore(SCENARIOS["counter"], procs=2, crashes=1, wrap=True).ok
+def test_wrapping_tags_need_their_announcements():
+    for ops in ((4, 1), (3, 2)):
+        given = {"procs": 2, "ops_per_proc": ops, "tag_bits": 2}
+        assert not explore(SCENARIOS["flip"], **given).ok
+        assert explore(SCENARIOS["flip"], **given, wrap=True).ok
+    assert explore(SCENARIOS["counter"], procs=2, ops_per_proc=(3, 1), crashes=1, tag_bits=2, wrap=True).ok
+    with pytest.raises(LocksError, match=r"tag_bits \(=3\)"):
+        explore(SCENARIOS["flip"], tag_bits=3)
 
 
 def test_power_cuts_in_stacked_sections():

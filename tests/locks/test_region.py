@@ -253,3 +253,23 @@ def test_the_doctor_names_what_it_sees(tmp_path):
     )
     assert missing.returncode == 1
     assert "No such file" in missing.stderr
+
+
+def test_after_a_reboot_one_of_many_recovers_and_all_can_work(tmp_path):
+    with small(tmp_path, max_procs=8) as region:
+        workload.transfer_on(region, accounts=4)
+        path = region.path
+        subprocess.run([sys.executable, "-c", textwrap.dedent(CRASH), str(path), "9"], check=False)
+        region.core.pretend_reboot()
+    script = (
+        "import sys\nfrom operators.locks import workload\nfrom operators.locks.region import Region\n"
+        "region = Region.attach(sys.argv[1])\ntransfer, *_ = workload.transfer_on(region, accounts=4)\n"
+        "for i in range(500): transfer.call(region, i % 4, (i + 1) % 4, 1, region.slot)\n"
+    )
+    workers = [subprocess.Popen([sys.executable, "-c", script, str(path)]) for _ in range(4)]
+    assert [worker.wait() for worker in workers] == [0] * 4
+    with Region.attach(path) as region:
+        _, balances, counts = workload.transfer_on(region, accounts=4)
+        assert sum(balances.to_list()) == 4000
+        assert sum(counts.to_list()) in (2000, 2001)
+    assert examine(path).healthy

@@ -1,9 +1,13 @@
 """Sections: what the compiler accepts gives what Python gives; what it refuses has file, line and reason."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from operators.locks.bytecode import OPS
 from operators.locks.errors import LockOrderError, SectionError, SectionTimeout, TransformError
 from operators.locks.reference import Reference
 from operators.locks.sections import section
@@ -267,3 +271,9 @@ def test_reentrant_locks_and_results(region):
         assert again.call(region, 1)[1:] == (2, 3, 4)
         assert all(locks.holder(k) is None for k in range(2))
         region._sections.clear()
+
+
+def test_compiler_and_core_number_their_operations_alike():
+    header = (Path(__file__).parents[2] / "operators" / "locks" / "native" / "core.h").read_text()
+    names = re.search(r"enum lk_op \{(.*?)OP_LAST", header, re.DOTALL)[1].replace("OP_", "").replace(",", " ").split()
+    assert {name: number for number, name in enumerate(names)} == OPS

@@ -129,10 +129,11 @@ static void give(bl_ctx *b, int i) {
 
 uint64_t bl_drive(bl_ctx *b, const lk_row *rows, uint64_t nrows, uint64_t from, uint64_t n, int slot,
                   volatile int *stop) {
-  uint64_t done = 0;
+  uint64_t done = 0, at = from % nrows;
   volatile int64_t *balance = b->s->balance;
   for (; done < n && !(stop && *stop); done++) {
-    const lk_row *row = rows + (from + done) % nrows;
+    const lk_row *row = rows + at;
+    if (++at == nrows) at = 0;
     int low = row->a < row->b ? row->a : row->b, high = row->a < row->b ? row->b : row->a;
     if (!take(b, low, stop)) break;
     if (high != low && !take(b, high, stop)) { give(b, low); break; }

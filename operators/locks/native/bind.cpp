@@ -120,8 +120,8 @@ NB_MODULE(LOCKS_MODULE, m) {
            nb::keep_alive<0, 1>())
       .def("recover_all", [](Core &s) {
         lk_report r{};
-        lk_recover_dead(&s.c, &r);
-        return nb::make_tuple(r.completed, r.rolled_back, r.orphans);
+        int busy = lk_recover_dead(&s.c, &r);
+        return nb::make_tuple(r.completed, r.rolled_back, r.orphans, busy != 0);
       })
       .def("status", [](Core &s, uint32_t slot) {
         lk_result r;

@@ -14,7 +14,7 @@ namespace nb = nanobind;
 using Calls = std::vector<std::vector<std::tuple<uint32_t, std::vector<int64_t>>>>;
 
 static nb::dict explore(Core &core, const Calls &calls, const std::vector<uint32_t> &watch, int crashes, bool px86,
-                        bool por, bool hazards, int solo, uint32_t mutants, uint64_t limit) {
+                        bool por, bool hazards, int solo, uint32_t mutants, uint64_t limit, bool tag2) {
   auto config = std::make_unique<ex_config>();
   auto out = std::make_unique<ex_report>();
   char why[256] = "";
@@ -37,7 +37,7 @@ static nb::dict explore(Core &core, const Calls &calls, const std::vector<uint32
   config->nwatch = (int)watch.size();
   config->crashes = crashes, config->px86 = px86, config->por = por, config->hazards = hazards, config->solo = solo;
   config->mutants = mutants, config->limit = limit;
-  if (ex_explore(&core.c, config.get(), out.get(), why, sizeof why)) throw nb::value_error(why);
+  if ((tag2 ? ex_explore_tag2 : ex_explore)(&core.c, config.get(), out.get(), why, sizeof why)) throw nb::value_error(why);
   nb::dict d;
   d["states"] = out->states, d["transitions"] = out->transitions, d["terminals"] = out->terminals;
   d["solo_runs"] = out->solo_runs, d["unbounded"] = out->unbounded, d["power_cuts"] = out->power_cuts;

@@ -53,7 +53,8 @@ typedef struct {
   int32_t pc_run, pc_interpret, pc_apply, pc_release;
   uint32_t d, sec, blocked_lock, ip, outcome, i, hslot;
   int32_t budget;
-  uint64_t D, g, cell, seq, tag; /* D: first word of the descriptor */
+  uint32_t room, at; /* free words of the log; place in the list of cells */
+  uint64_t D, g, mark, cell, seq, tag; /* D: first word of the descriptor */
   word s, w, old, lockrec, blocked; /* state seen, words at hand, first lock, word that was in the way */
   int64_t value;
   uint8_t owner, resumed, pre, interpreted, policy, target, kind, nlocks, nup, flushed, nloads;
@@ -88,7 +89,7 @@ typedef struct {
 /* After the interpretation: only locks, updates, result and outcome count. */
 static void forget(run_t *F) {
   F->w = F->old = F->s = 0, F->value = 0, F->cell = F->tag = 0, F->target = F->kind = F->nloads = 0;
-  F->ip = 0, F->budget = 0, F->rpos = 0;
+  F->ip = 0, F->budget = 0, F->rpos = 0, F->room = F->at = 0;
   memset(F->level, 0, sizeof F->level);
   memset(F->r + LK_RES, 0, sizeof F->r - LK_RES * sizeof *F->r);
   memset(F->ld_cell, 0, sizeof F->ld_cell), memset(F->ld_word, 0, sizeof F->ld_word);
@@ -154,7 +155,7 @@ PT_FUNCTION int fill(lk_ctx *c, run_t *F, uint64_t lock, word w) {
   const word *x = section_of(c, F->sec);
   uint32_t rneed = (uint32_t)x[X_RNEED], uneed = 3 * (uint32_t)x[X_UNEED], len = c->log_len;
   F->g = gen_of(ld(c, D + D_STATE)) + 1;
-  word mark = empty_of(F->g);
+  const word mark = F->mark = empty_of(F->g);
   st(c, D + D_STATE, state_of(F->g, 0, LK_FREE));
   /* Ranges are widened to fours of words, which stay inside their areas. */
   empty_words(c, D + D_OUTCOME, x[X_NRES] ? 5 : 1, mark);

@@ -54,7 +54,7 @@ typedef struct { uint8_t op, a, b, c; int32_t imm; } lk_ins;
 enum lk_op {
   OP_CONST, OP_CONST64, OP_MOV, OP_ADD, OP_SUB, OP_MUL, OP_DIV, OP_MOD, OP_NEG, OP_AND, OP_OR, OP_XOR, OP_SHL, OP_SHR,
   OP_LT, OP_LE, OP_EQ, OP_NE, OP_NOT, OP_JMP, OP_JZ, OP_JNZ, OP_LOADC, OP_STOREC, OP_LOADN, OP_STOREN, OP_LOCK,
-  OP_UNLOCK, OP_SLOT, OP_ERR, OP_RET, OP_ADDI, OP_MIN, OP_MAX, OP_ADDC, OP_SUBC, OP_LAST
+  OP_UNLOCK, OP_SLOT, OP_ERR, OP_RET, OP_ADDI, OP_MIN, OP_MAX, OP_ADDC, OP_SUBC, OP_ADDI_C, OP_LAST
 };
 /* what is agreed as the end of a run */
 enum lk_outcome {
@@ -105,7 +105,8 @@ void lk_mark_boot(lk_ctx *c);
 int64_t lk_object(lk_ctx *c, const char *name, int kind, uint64_t n, uint64_t stride, int64_t init);
 int lk_find(lk_ctx *c, const char *name, word *kind, word *base, word *n, word *stride);
 int lk_section_id(lk_ctx *c, const char *name); /* the newest of that name, -1 when there is none */
-int lk_recover_dead(lk_ctx *c, lk_report *out); /* slots of dead processes; everything after a reboot */
+/* Slots of dead processes; everything after a reboot. 1: another process is at the latter. */
+int lk_recover_dead(lk_ctx *c, lk_report *out);
 int lk_section(lk_ctx *c, const word *record, uint64_t words, char *why, int nwhy);
 int lk_verify(const word *record, uint64_t words, char *why, int nwhy);
 enum { LK_CELLS = 1, LK_LOCKSET = 2, LK_POOL = 3 };

@@ -25,4 +25,5 @@ typedef struct {
 
 /* 0, or -1 with a reason when the region or the configuration does not fit. */
 int ex_explore(lk_ctx *region, const ex_config *config, ex_report *out, char *why, int nwhy);
+int ex_explore_tag2(lk_ctx *region, const ex_config *config, ex_report *out, char *why, int nwhy);
 #endif

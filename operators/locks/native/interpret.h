@@ -68,11 +68,12 @@ static inline void writeback_logs(lk_ctx *c, run_t *F) {
 /* Agree on F->w as the word of the next log position: the first committer wins, the others take its word. */
 #define AGREE()                                                                               \
   do {                                                                                        \
-    if (F->rpos + 3u * F->nup >= c->log_len) FAIL(LK_E_LOGFULL);                              \
+    if (F->room == 0) FAIL(LK_E_LOGFULL);                                                     \
+    F->room--;                                                                                \
     if (!MUTANT(M_NOLOG)) {                                                                   \
       STEP();                                                                                 \
-      word found_ = cas(c, F->D + D_LOG + F->rpos, empty_of(F->g), F->w);         \
-      if (found_ != empty_of(F->g)) {                                                         \
+      word found_ = cas(c, F->D + D_LOG + F->rpos, F->mark, F->w);                \
+      if (found_ != F->mark) {                                                                \
         if (found_ & EMPTY_BIT) goto stop;                                                    \
         F->w = found_;                                                                        \
         STOP_IF_REUSED()                                                                      \
@@ -110,6 +111,8 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
 #endif
   F->budget = (int32_t)X[X_MAXOPS];
   F->outcome = LK_OK;
+  F->room = c->log_len;
+  F->mark = empty_of(F->g);
   for (;;) {
     lk_ins in;
     memcpy(&in, X + X_CODE + IP, sizeof in);
@@ -154,13 +157,14 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     case OP_SLOT: F->r[in.a] = F->hslot; break;
     case OP_ERR: FAIL((uint32_t)in.imm);
     /* cells[i]: base + i; nodes (numbered from 1): base + (i - 1) * stride + field */
-    case OP_LOADC: case OP_STOREC: case OP_ADDC: case OP_SUBC: {
+    case OP_ADDI_C: case OP_LOADC: case OP_STOREC: case OP_ADDC: case OP_SUBC: {
       const word *h = HANDLES + 3 * in.c;
       uint64_t at = (uint64_t)F->r[in.b];
       if (at >= h[1]) FAIL(LK_E_INDEX);
       F->cell = h[0] + at;
-      F->kind = in.op;
+      F->kind = in.op == OP_ADDI_C ? OP_ADDC : in.op;
       F->target = in.a;
+      F->value = in.op == OP_ADDI_C ? in.imm : F->r[in.a];
       goto access;
     }
     case OP_LOADN: case OP_STOREN: {
@@ -170,6 +174,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
       F->cell = h[0] + at * h[2] + (uint32_t)in.imm;
       F->kind = in.op == OP_LOADN ? OP_LOADC : OP_STOREC;
       F->target = in.a;
+      F->value = F->r[in.a];
       goto access;
     }
     case OP_LOCK: goto lock;
@@ -190,10 +195,9 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     continue;
 
   access:
-    for (int i = (int)F->nup - 1; i >= (int)F->flushed; i--)
-      if (F->up_cell[i] == F->cell) { F->w = F->up_new[i]; goto have; }
-    for (uint32_t i = 0; i < F->nloads; i++)
-      if (F->ld_cell[i] == F->cell) { F->w = F->ld_word[i]; goto have; }
+    /* Every cell this section has touched since its last commit, with its newest word. */
+    for (F->at = 0; F->at < F->nloads; F->at++)
+      if (F->ld_cell[F->at] == F->cell) { F->w = F->ld_word[F->at]; goto have; }
     STEP();
     F->w = ld(c, F->cell);
     AGREE();
@@ -203,10 +207,9 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
   have:
     if (F->kind == OP_LOADC) {
       F->r[F->target] = payload(F->w);
-      F->w = 0;
+      SCRUB(F->w = 0);
       continue;
     }
-    F->value = F->r[F->target];
     if (F->kind != OP_STOREC) { /* cells[i] += r, cells[i] -= r */
       if (F->kind == OP_ADDC ? __builtin_add_overflow(payload(F->w), F->value, &F->value)
                              : __builtin_sub_overflow(payload(F->w), F->value, &F->value))
@@ -221,7 +224,8 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
       AGREE();
       F->tag = F->w;
     }
-    if (F->nup == LOG_UPDATES || F->rpos + 3u * (F->nup + 1u) > c->log_len) FAIL(LK_E_LOGFULL);
+    if (F->nup == LOG_UPDATES || F->room < 3) FAIL(LK_E_LOGFULL);
+    F->room -= 3;
     {
       uint64_t at = F->D + D_LOG + c->log_len - 3 * (F->nup + 1u);
       word new = cell_word(F->tag, F->value);
@@ -229,8 +233,9 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
       derive(c, at + 1, F->g, F->old, owner);
       derive(c, at + 2, F->g, new, owner);
       F->up_cell[F->nup] = F->cell, F->up_old[F->nup] = F->old, F->up_new[F->nup] = new;
+      F->ld_word[F->at] = new;
       F->nup++;
-      F->w = F->old = F->tag = 0;
+      SCRUB(F->w = F->old = F->tag = 0);
     }
     if (F->policy == LK_EAGER) { /* the ablation: logged, fenced, applied at once */
       writeback_logs(c, F);
@@ -314,7 +319,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     F->level[F->nlocks] = 1;
     derive(c, F->D + D_LOCKREC + F->nlocks - 1, F->g, F->lock[F->nlocks], owner);
     F->nlocks++;
-    F->w = F->old = 0;
+    SCRUB(F->w = F->old = 0);
     if (F->policy == LK_EAGER) {
       writeback_logs(c, F);
       fence(c);

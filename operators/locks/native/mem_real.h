@@ -21,6 +21,7 @@ static void tick(lk_ctx *c) {
 #define QUIET_STEP() STEP()
 #define PRIVATE_STEP() STEP()
 #define FORGET(F) ((void)0)
+#define SCRUB(values) ((void)0)
 #define PT_FUNCTION static inline __attribute__((always_inline))
 #define PT_PC(field) ((void)0)
 #define PT_BEGIN() ((void)0)
@@ -50,7 +51,8 @@ static inline void empty_words(lk_ctx *c, uint64_t from, uint64_t n, word mark) 
   uint64_t i = 0;
 #if defined(__AVX2__)
   const wide four = {mark, mark, mark, mark};
-  for (; i + 4 <= n; i += 4) *(volatile wide *)(c->base + from + i) = four;
+  volatile wide *to = (volatile wide *)(c->base + from);
+  for (; i + 4 <= n; i += 4) *to++ = four;
 #endif
   for (; i < n; i++) put(c, from + i, mark);
 }

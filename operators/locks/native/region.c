@@ -312,10 +312,20 @@ int lk_recover_dead(lk_ctx *c, lk_report *out) {
   uint32_t mine = c->slot;
   uint64_t seq = c->seq;
   if (lk_reboot(c)) {
+    /* Alone: of several processes that come first after a reboot one recovers; the others are told so and come again. */
+    word claim = lk_word(c, H_CLEAN), started = 0, mine_now = 0;
+    if (claim && process((int)(claim >> 41), &started) && started == (claim & ((1ull << 41) - 1))) return 1;
+    process((int)getpid(), &mine_now);
+    if (!atomic_compare_exchange_strong(AT(c, H_CLEAN), &claim, (word)getpid() << 41 | mine_now)) return 1;
+    if (!lk_reboot(c)) { /* it was done between our two looks */
+      atomic_store(AT(c, H_CLEAN), 0);
+      return 0;
+    }
     for (uint32_t p = 0; p < c->procs; p++) c->base[c->slots + p * S_WORDS + S_OWNER] = 0;
     c->slot = 0;
     lk_recover_power(c, out);
     lk_mark_boot(c);
+    atomic_store(AT(c, H_CLEAN), 0);
     c->slot = mine;
     return 0;
   }
@@ -349,7 +359,7 @@ int lk_verify(const word *x, uint64_t words, char *why, int nwhy) {
     if (in.op >= OP_LAST) return bad(why, nwhy, i, "unknown operation");
     if (in.op != OP_ERR && (in.a >= LK_REGS || in.b >= LK_REGS)) return bad(why, nwhy, i, "register out of range");
     if (in.op >= OP_JMP && in.op <= OP_JNZ && (to < 0 || to >= (int64_t)n)) return bad(why, nwhy, i, "jump out of range");
-    if ((in.op >= OP_LOADC && in.op <= OP_UNLOCK) || in.op == OP_ADDC || in.op == OP_SUBC) {
+    if ((in.op >= OP_LOADC && in.op <= OP_UNLOCK) || in.op >= OP_ADDC) {
       if (in.c >= nh) return bad(why, nwhy, i, "handle out of range");
       uint64_t stride = x[X_CODE + n + 3 * in.c + 2];
       if ((in.op == OP_LOADN || in.op == OP_STOREN) && (in.imm < 0 || (uint64_t)in.imm >= stride))
@@ -374,7 +384,7 @@ static void needs(word *x) {
     memcpy(&in, x + X_CODE + i, sizeof in);
     if (in.op >= OP_JMP && in.op <= OP_JNZ && in.imm < 0) loop = 1;
     if (in.op == OP_LOADC || in.op == OP_LOADN) reads++;
-    if (in.op == OP_STOREC || in.op == OP_STOREN || in.op == OP_ADDC || in.op == OP_SUBC) reads += 2, updates++;
+    if (in.op == OP_STOREC || in.op == OP_STOREN || in.op >= OP_ADDC) reads += 2, updates++;
     if (in.op == OP_LOCK) reads += 2, locks++;
     if (in.op == OP_CONST64) i++;
   }
