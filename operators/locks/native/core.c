@@ -296,7 +296,7 @@ static __attribute__((noinline)) void run_other(lk_ctx *c, uint32_t d, uint64_t 
   else run_body(c, &F, 0);
 }
 #define RUN_OWN(c, F) run_body(c, F, 1)
-#define RUN_OTHER(c, F, d, g, owner) run_other(c, d, g, owner)
+#define RUN_OTHER(c, F, d, g, owner) run_other((c)->origin, d, g, owner)
 #endif
 
 #include "recover.h"

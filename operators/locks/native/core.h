@@ -77,6 +77,7 @@ typedef struct lk_ctx {
   uint64_t page_low, page_high;
   lk_stats stats;
   int fd;
+  struct lk_ctx *origin; /* itself; of the copy a call works on: the context it was copied from */
 } lk_ctx;
 
 typedef struct { int outcome, at, done, nres; int64_t res[LK_RES]; uint64_t seq; } lk_result;

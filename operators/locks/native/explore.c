@@ -380,6 +380,7 @@ static int set_up(search *x, lk_ctx *r, char *why, int nwhy) {
                       .lines = x->nlines, .line_class = x->line_class};
   for (int p = 0; p < cf->procs; p++) {
     x->ctx[p] = *r;
+    x->ctx[p].origin = &x->ctx[p];
     x->ctx[p].slot = (uint32_t)p, x->ctx[p].procs = (uint32_t)cf->procs;
     x->ctx[p].persist = cf->px86 ? LK_CLWB : LK_PROCESS;
     x->ctx[p].nlocks = (uint32_t)nlocks, x->ctx[p].nohelp = 0, x->ctx[p].policy = 0;

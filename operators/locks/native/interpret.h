@@ -220,7 +220,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     F->tag = cell_tag(F->old) + !MUTANT(M_NOTAG);
     if ((F->tag & SEGMENT_MASK) == 0 && HAZARDS(c)) {
       QUIET_STEP();
-      F->w = fresh_tag(c, F->D, F->cell, F->tag);
+      F->w = fresh_tag(c->origin, F->D, F->cell, F->tag);
       AGREE();
       F->tag = F->w;
     }

@@ -13,7 +13,7 @@ static void tick(lk_ctx *c) {
   if (at == c->crash_at) kill(getpid(), SIGKILL);
   if (at == c->stop_at) raise(SIGSTOP);
 }
-#define STEP() tick(c)
+#define STEP() tick(c->origin)
 #else
 #define FN(name) lk_##name
 #define STEP() ((void)0)
@@ -67,10 +67,10 @@ static inline void put_args(lk_ctx *c, uint64_t to, const int64_t *r) {
 }
 static inline void settle(lk_ctx *c) { (void)c, atomic_thread_fence(memory_order_release); }
 static inline void writeback(lk_ctx *c, uint64_t i) {
-  if (c->persist) lk_writeback(c, i);
+  if (c->persist) lk_writeback(c->origin, i);
 }
 static inline void fence(lk_ctx *c) {
-  if (c->persist) lk_fence(c);
+  if (c->persist) lk_fence(c->origin);
 }
 #define PERSISTENT(c) ((c)->persist)
 #define HAZARDS(c) 1
