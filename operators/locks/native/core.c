@@ -292,8 +292,15 @@ static __attribute__((noinline)) void run_other(lk_ctx *c, uint32_t d, uint64_t 
   run_t F;
   run_init(&F);
   F.d = d, F.g = g;
+#ifdef LOCKS_STEPS /* only accesses to a section of our own are counted */
+  uint64_t crash_at = c->crash_at, stop_at = c->stop_at;
+  c->crash_at = c->stop_at = 0;
+#endif
   if (owner) run_body(c, &F, 1);
   else run_body(c, &F, 0);
+#ifdef LOCKS_STEPS
+  c->crash_at = crash_at, c->stop_at = stop_at;
+#endif
 }
 #define RUN_OWN(c, F) run_body(c, F, 1)
 #define RUN_OTHER(c, F, d, g, owner) run_other((c)->origin, d, g, owner)

@@ -73,7 +73,7 @@ typedef struct lk_ctx {
   uint32_t slots, ann, desc, locks, nlocks, secs, nsecs;
   uint32_t nohelp, policy, flush_kind;
   uint64_t seq, fence_ns;
-  uint64_t crash_at, stop_at; /* of the counting build: SIGKILL / SIGSTOP itself at this shared access */
+  uint64_t crash_at, stop_at; /* of the counting build: SIGKILL / SIGSTOP itself at this shared access of an attempt */
   uint64_t page_low, page_high;
   lk_stats stats;
   int fd;

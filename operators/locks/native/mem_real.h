@@ -1,5 +1,6 @@
 /* Memory of the real build: C11 atomics on the mapped region. With LOCKS_STEPS every shared access is counted first, and
- * the process can kill or stop itself at a chosen one (a crash sweep at every shared access, a SIGSTOP inside a section). */
+ * the process can kill or stop itself at a chosen one of an attempt (a crash sweep at every shared access, a SIGSTOP inside
+ * a section). */
 #include <signal.h>
 #include <stddef.h>
 #include <stdatomic.h>
@@ -11,12 +12,17 @@
 static void tick(lk_ctx *c) {
   uint64_t at = ++c->stats.steps;
   if (at == c->crash_at) kill(getpid(), SIGKILL);
-  if (at == c->stop_at) raise(SIGSTOP);
+  if (at == c->stop_at) {
+    c->stop_at = 0; /* once */
+    raise(SIGSTOP);
+  }
 }
 #define STEP() tick(c->origin)
+#define COUNT_FROM_HERE(c) ((c)->origin->stats.steps = 0)
 #else
 #define FN(name) lk_##name
 #define STEP() ((void)0)
+#define COUNT_FROM_HERE(c) ((void)0)
 #endif
 #define QUIET_STEP() STEP()
 #define PRIVATE_STEP() STEP()

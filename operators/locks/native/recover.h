@@ -8,6 +8,7 @@ PT_FUNCTION int call_body(lk_ctx *c, call_t *A, run_t *F) {
   PT_BEGIN();
   for (A->i = 0; A->i < A->tries; A->i++) {
     c->origin->stats.attempts++;
+    COUNT_FROM_HERE(c);
     run_init(F);
     F->owner = F->pre = 1;
     F->sec = A->sec;
