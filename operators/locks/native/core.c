@@ -58,7 +58,7 @@ typedef struct {
   word s, w, old, lockrec, blocked; /* state seen, words at hand, first lock, word that was in the way */
   int64_t value;
   uint8_t owner, resumed, pre, interpreted, policy, target, kind, nlocks, nup, flushed, nloads;
-  uint16_t rpos;
+  uint16_t rpos, synced;
   uint8_t level[LK_LOCKS]; /* how often each lock is held, 0: freed */
   word lock[LK_LOCKS];
   int64_t r[LK_REGS];
@@ -104,7 +104,7 @@ static inline void run_init(run_t *F) {
   F->d = F->sec = F->blocked_lock = F->ip = F->outcome = F->i = F->hslot = 0;
   F->g = F->s = F->w = F->lockrec = F->blocked = 0;
   F->owner = F->resumed = F->pre = F->interpreted = F->policy = F->nlocks = F->nup = F->flushed = F->nloads = 0;
-  F->rpos = 0;
+  F->rpos = F->synced = 0;
   for (int i = 0; i < LK_LOCKS; i++) F->level[i] = 0;
 #endif
 }
@@ -292,11 +292,18 @@ static __attribute__((noinline)) void run_other(lk_ctx *c, uint32_t d, uint64_t 
   run_t F;
   run_init(&F);
   F.d = d, F.g = g;
+#ifdef LOCKS_STEPS /* only accesses to a section of our own are counted */
+  uint64_t crash_at = c->crash_at, stop_at = c->stop_at;
+  c->crash_at = c->stop_at = 0;
+#endif
   if (owner) run_body(c, &F, 1);
   else run_body(c, &F, 0);
+#ifdef LOCKS_STEPS
+  c->crash_at = crash_at, c->stop_at = stop_at;
+#endif
 }
 #define RUN_OWN(c, F) run_body(c, F, 1)
-#define RUN_OTHER(c, F, d, g, owner) run_other(c, d, g, owner)
+#define RUN_OTHER(c, F, d, g, owner) run_other((c)->origin, d, g, owner)
 #endif
 
 #include "recover.h"

@@ -73,10 +73,11 @@ typedef struct lk_ctx {
   uint32_t slots, ann, desc, locks, nlocks, secs, nsecs;
   uint32_t nohelp, policy, flush_kind;
   uint64_t seq, fence_ns;
-  uint64_t crash_at, stop_at; /* of the counting build: SIGKILL / SIGSTOP itself at this shared access */
+  uint64_t crash_at, stop_at; /* of the counting build: SIGKILL / SIGSTOP itself at this shared access of an attempt */
   uint64_t page_low, page_high;
   lk_stats stats;
   int fd;
+  struct lk_ctx *origin; /* itself; of the copy a call works on: the context it was copied from */
 } lk_ctx;
 
 typedef struct { int outcome, at, done, nres; int64_t res[LK_RES]; uint64_t seq; } lk_result;

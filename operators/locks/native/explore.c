@@ -151,6 +151,7 @@ static void move(search *x, char *state, int who) {
 static void advance(search *x, char *state, int who) {
   x->s.private_step = 0;
   move(x, state, who);
+  if (x->s.wild) violate(x, "an access outside the state");
   ((head_t *)state)->p[who].private_step = x->s.private_step;
 }
 
@@ -375,10 +376,11 @@ static int set_up(search *x, lk_ctx *r, char *why, int nwhy) {
   x->dur_at = x->mem_at + x->nwords * 8;
   x->pend_at = x->dur_at + (cf->px86 ? x->nwords * 8 : 0);
   x->size = (x->pend_at + (cf->px86 ? x->nlines * sizeof(struct pending) : 0) + 7) / 8 * 8;
-  x->s = (simulation){.dense = x->dense, .por = cf->por, .hazards = cf->hazards, .mutants = cf->mutants,
+  x->s = (simulation){.dense = x->dense, .words = r->words, .por = cf->por, .hazards = cf->hazards, .mutants = cf->mutants,
                       .lines = x->nlines, .line_class = x->line_class};
   for (int p = 0; p < cf->procs; p++) {
     x->ctx[p] = *r;
+    x->ctx[p].origin = &x->ctx[p];
     x->ctx[p].slot = (uint32_t)p, x->ctx[p].procs = (uint32_t)cf->procs;
     x->ctx[p].persist = cf->px86 ? LK_CLWB : LK_PROCESS;
     x->ctx[p].nlocks = (uint32_t)nlocks, x->ctx[p].nohelp = 0, x->ctx[p].policy = 0;

@@ -220,7 +220,7 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     F->tag = cell_tag(F->old) + !MUTANT(M_NOTAG);
     if ((F->tag & SEGMENT_MASK) == 0 && HAZARDS(c)) {
       QUIET_STEP();
-      F->w = fresh_tag(c, F->D, F->cell, F->tag);
+      F->w = fresh_tag(c->origin, F->D, F->cell, F->tag);
       AGREE();
       F->tag = F->w;
     }
@@ -237,8 +237,11 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
       F->nup++;
       SCRUB(F->w = F->old = F->tag = 0);
     }
-    if (F->policy == LK_EAGER) { /* the ablation: logged, fenced, applied at once */
-      writeback_logs(c, F);
+    if (F->policy == LK_EAGER) { /* the ablation: logged, fenced, applied at once; only lines that are new */
+      uint64_t at = F->D + D_LOG + c->log_len - 3 * F->nup;
+      writeback_range(c, at, at + 3);
+      writeback_range(c, F->D + D_LOG + F->synced, F->D + D_LOG + F->rpos);
+      F->synced = F->rpos;
       fence(c);
       PT_CALL(result, apply(c, F, F->nup - 1u, F->nup, c->locks + (F->lockrec & 0xffff),
                             lock_word(F->lockrec >> 16, F->d + 1), owner));
@@ -321,7 +324,9 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     F->nlocks++;
     SCRUB(F->w = F->old = 0);
     if (F->policy == LK_EAGER) {
-      writeback_logs(c, F);
+      writeback_range(c, F->D + D_LOCKREC, F->D + D_LOCKREC + 1);
+      writeback_range(c, F->D + D_LOG + F->synced, F->D + D_LOG + F->rpos);
+      F->synced = F->rpos;
       fence(c);
     }
   taken:

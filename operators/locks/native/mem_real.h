@@ -1,5 +1,6 @@
 /* Memory of the real build: C11 atomics on the mapped region. With LOCKS_STEPS every shared access is counted first, and
- * the process can kill or stop itself at a chosen one (a crash sweep at every shared access, a SIGSTOP inside a section). */
+ * the process can kill or stop itself at a chosen one of an attempt (a crash sweep at every shared access, a SIGSTOP inside
+ * a section). */
 #include <signal.h>
 #include <stddef.h>
 #include <stdatomic.h>
@@ -11,12 +12,17 @@
 static void tick(lk_ctx *c) {
   uint64_t at = ++c->stats.steps;
   if (at == c->crash_at) kill(getpid(), SIGKILL);
-  if (at == c->stop_at) raise(SIGSTOP);
+  if (at == c->stop_at) {
+    c->stop_at = 0; /* once */
+    raise(SIGSTOP);
+  }
 }
-#define STEP() tick(c)
+#define STEP() tick(c->origin)
+#define COUNT_FROM_HERE(c) ((c)->origin->stats.steps = 0)
 #else
 #define FN(name) lk_##name
 #define STEP() ((void)0)
+#define COUNT_FROM_HERE(c) ((void)0)
 #endif
 #define QUIET_STEP() STEP()
 #define PRIVATE_STEP() STEP()
@@ -67,10 +73,10 @@ static inline void put_args(lk_ctx *c, uint64_t to, const int64_t *r) {
 }
 static inline void settle(lk_ctx *c) { (void)c, atomic_thread_fence(memory_order_release); }
 static inline void writeback(lk_ctx *c, uint64_t i) {
-  if (c->persist) lk_writeback(c, i);
+  if (c->persist) lk_writeback(c->origin, i);
 }
 static inline void fence(lk_ctx *c) {
-  if (c->persist) lk_fence(c);
+  if (c->persist) lk_fence(c->origin);
 }
 #define PERSISTENT(c) ((c)->persist)
 #define HAZARDS(c) 1

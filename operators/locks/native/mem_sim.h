@@ -36,6 +36,7 @@ enum {
 #define LOG_UPDATES 10
 #define LOG_LOADS 14
 /* Values that are not read again would only tell equal states apart. */
+#define COUNT_FROM_HERE(c) ((void)0)
 #define FORGET(F) forget(F)
 #define SCRUB(values) (values)
 
@@ -44,9 +45,9 @@ typedef struct {
   word *mem;
   struct pending *pending; /* px86 only */
   word *durable;
-  int por, hazards, proc, private_step;
+  int por, hazards, proc, private_step, wild; /* wild: a broken core left the state */
   uint32_t mutants, overflow;
-  uint64_t cells_from, lines;
+  uint64_t words, lines;
   const uint8_t *line_class;
 } simulation;
 static __thread simulation *sim;
@@ -70,9 +71,13 @@ static void note_store(uint32_t d, word v) {
   p->v[p->n++] = v;
 }
 
-static word ld(lk_ctx *c, uint64_t i) { return sim->dense[i] == 0xffff ? c->base[i] : sim->mem[sim->dense[i]]; }
+static word ld(lk_ctx *c, uint64_t i) {
+  if (i >= sim->words) return sim->wild = 1, 0;
+  return sim->dense[i] == 0xffff ? c->base[i] : sim->mem[sim->dense[i]];
+}
 static void st(lk_ctx *c, uint64_t i, word v) {
   (void)c;
+  if (i >= sim->words || sim->dense[i] == 0xffff) { sim->wild = 1; return; }
   sim->mem[sim->dense[i]] = v;
   if (sim->pending) note_store(sim->dense[i], v);
 }
@@ -93,7 +98,7 @@ static void put_args(lk_ctx *c, uint64_t to, const int64_t *r) {
 static void settle(lk_ctx *c) { (void)c; }
 static void writeback(lk_ctx *c, uint64_t i) {
   (void)c;
-  if (!sim->pending) return;
+  if (!sim->pending || i >= sim->words || sim->dense[i] == 0xffff) return;
   struct pending *p = sim->pending + sim->dense[i] / 8;
   p->mark[sim->proc] = p->n;
 }

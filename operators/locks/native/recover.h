@@ -7,7 +7,8 @@ PT_FUNCTION int call_body(lk_ctx *c, call_t *A, run_t *F) {
   PT_PC(A->pc);
   PT_BEGIN();
   for (A->i = 0; A->i < A->tries; A->i++) {
-    c->stats.attempts++;
+    c->origin->stats.attempts++;
+    COUNT_FROM_HERE(c);
     run_init(F);
     F->owner = F->pre = 1;
     F->sec = A->sec;
@@ -29,14 +30,14 @@ PT_FUNCTION int call_body(lk_ctx *c, call_t *A, run_t *F) {
       /* No write-back: until the descriptor is used again, two calls later, the result stands in it, durable (P2). */
       goto leave;
     }
-    c->stats.aborts++;
+    c->origin->stats.aborts++;
     if (F->blocked && !c->nohelp) {
       /* The lock word again after the generation, or a reused descriptor would be run. */
       STEP();
       A->s = ld(c, desc_at(c, (uint32_t)(F->blocked & 0xffff) - 1) + D_STATE);
       STEP();
       if (ld(c, F->blocked_lock) == F->blocked || MUTANT(M_NORECHECK)) {
-        c->stats.helps++;
+        c->origin->stats.helps++;
         A->g = gen_of(A->s), A->s = 0;
         RUN_OTHER(c, F, (uint32_t)(F->blocked & 0xffff) - 1, A->g, 0);
       }
@@ -167,15 +168,19 @@ static void status_of(lk_ctx *c, uint32_t slot, lk_result *out) {
 #endif
 
 #ifndef LOCKS_SIM
-int FN(call)(lk_ctx *c, uint32_t sec, const int64_t args[LK_ARGS], uint64_t tries, lk_result *out) {
+/* The call works on a copy of the context's constant part: no store to shared memory can change that, so it stays in
+ * registers; and without persistence all of it falls away at compile time. */
+static inline __attribute__((always_inline)) int call_on_copy(lk_ctx *c, uint32_t sec, const int64_t *args, uint64_t tries,
+                                                              lk_result *out, const int durable) {
+  lk_ctx k = {.base = c->base, .slot = c->slot, .procs = c->procs, .dpp = c->dpp, .log_len = c->log_len,
+              .dstride = c->dstride, .slots = c->slots, .ann = c->ann, .desc = c->desc, .locks = c->locks,
+              .secs = c->secs, .nohelp = c->nohelp, .policy = c->policy, .origin = c};
+  k.persist = durable ? c->persist : 0;
   call_t A;
   run_t F;
-  A.sec = sec;
-  A.tries = tries;
-  A.seq = c->seq + 1;
+  A.sec = sec, A.tries = tries, A.seq = c->seq + 1, A.nres = 0;
   for (int i = 0; i < LK_ARGS; i++) A.args[i] = args[i];
-  A.nres = 0;
-  int outcome = call_body(c, &A, &F);
+  int outcome = call_body(&k, &A, &F);
   out->outcome = outcome;
   out->at = (int)(A.outcome >> 8 & 0xffff);
   out->nres = (int)A.nres;
@@ -185,6 +190,16 @@ int FN(call)(lk_ctx *c, uint32_t sec, const int64_t args[LK_ARGS], uint64_t trie
     for (uint32_t i = 0; i < A.nres; i++) out->res[i] = A.res[i];
   if (outcome != LK_BUSY && !F.pre) c->seq = A.seq;
   return outcome;
+}
+
+static __attribute__((noinline)) int call_durable(lk_ctx *c, uint32_t sec, const int64_t *args, uint64_t tries,
+                                                  lk_result *out) {
+  return call_on_copy(c, sec, args, tries, out, 1);
+}
+
+int FN(call)(lk_ctx *c, uint32_t sec, const int64_t args[LK_ARGS], uint64_t tries, lk_result *out) {
+  if (c->persist) return call_durable(c, sec, args, tries, out);
+  return call_on_copy(c, sec, args, tries, out, 0);
 }
 
 int FN(recover_slot)(lk_ctx *c, uint32_t slot, lk_report *out) {

@@ -145,6 +145,7 @@ int lk_open(lk_ctx *c, const char *path, char *why, int nwhy) {
   c->secs = (uint32_t)h[H_SECS], c->nsecs = (uint32_t)h[H_NSECS];
   c->flush_kind = (uint32_t)lk_flush_kind();
   c->slot = ~0u;
+  c->origin = c;
   word top = c->base[H_BUMP];
   if (top < h[H_HEAP] || top > c->words) {
     snprintf(why, (size_t)nwhy, "corrupt: %s: heap end is %llu; expected %llu to %llu", path, (unsigned long long)top,
