@@ -211,5 +211,5 @@ def _run_lockstep(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, assign, j
                 slowest = max(slowest, seconds)
         now += slowest
         for r in range(len(insi)):
-            if busy(insi, r):
+            if busy(insi, r) or insi[r, core.P_TOKENS] > 0:
                 commit(reqi, reqf, insi, insf, ring, classes, r, 1, now - insf[r, core.NOW])

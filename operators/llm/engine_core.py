@@ -340,6 +340,7 @@ def commit(reqi, reqf, insi, insf, ring, classes, r, steps, seconds):
             if reqi[i, STATE] == JOINING:
                 join(reqi, reqf, insi, insf, ring, classes, r, i)
             i = before
+        insi[r, P_TOKENS] = 0
 
 
 @inner
