@@ -157,27 +157,23 @@ def _check(replicas, assign, stats_s, scheduler, max_seqs, token_budget, kv_toke
 
 @kernel
 def _run(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, assign, stats_s, jump):
-    seen, tick = np.zeros((len(insi), 2), np.int64), -1.0
-    for i in range(len(reqi)):
-        at = reqf[i, 0]
-        report = stats_s * np.floor(at / stats_s) if stats_s > 0 else at
-        if report > tick:
-            if not _advance_all(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, report, jump):
+    n, i, told = len(reqi), 0, -1.0
+    seen = np.zeros((len(insi), 2), np.int64)
+    while i <= n:
+        at = reqf[i, 0] if i < n else np.inf
+        report = stats_s * np.floor(at / stats_s) if stats_s > 0 and i < n else at
+        until = report if report > told else at
+        for r in range(len(insi)):  # one call of `advance` in all: it is large, and compiled where it is called
+            if not advance(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, r, until, jump):
                 return
+        if report > told:
             _look(insi, insf, seen, report)
-            tick = report
-        if report < at and not _advance_all(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, at, jump):
-            return
-        push(reqi, reqf, insi, insf, _choose(seen, i, assign), i)
-    _advance_all(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, np.inf, jump)
-
-
-@inner
-def _advance_all(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, until, jump):
-    good = True
-    for r in range(len(insi)):
-        good = good and advance(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, r, until, jump)
-    return good
+            told = report
+            if report < at:
+                continue
+        if i < n:
+            push(reqi, reqf, insi, insf, _choose(seen, i, assign), i)
+        i += 1
 
 
 @inner
