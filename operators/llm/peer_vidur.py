@@ -10,11 +10,13 @@ then JSON lines on standard input, one answer a line:
 
 Vidur's package brings no kernel profiles, and its predictor would train on made-up ones: here step times come from the
 linear model given, put in the predictor's place (cheaper than its own, so the comparison favours Vidur). Only its speed
-is compared. A prompt above `budget` tokens would wait for ever there. What it writes goes to a temporary folder; its own printing to standard error.
+is compared. A prompt above `budget` tokens would wait for ever there. Every message is served by a child process, since
+Vidur counts its replicas over the life of one. What it writes goes to a temporary folder, its printing to standard
+error.
 """
 
-import contextlib
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
@@ -88,7 +90,7 @@ def build(rows, step, model, batch, budget, folder):
 
 def serve(arrival_s, input_tokens, output_tokens, step, model="meta-llama/Llama-2-7b-hf", batch=128, budget=16384):
     """Processor seconds of the event loop, of what is built before it, and requests a second."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+    with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
         simulator, requests = build(Rows(arrival_s, input_tokens, output_tokens), step, model, batch, budget, folder)
         built = time.process_time()
@@ -104,11 +106,35 @@ def serve(arrival_s, input_tokens, output_tokens, step, model="meta-llama/Llama-
     }
 
 
+def in_child(message):
+    """The answer of a forked child; RuntimeError with its last words when it fails."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+
+    def answer():
+        try:
+            there.send_bytes(json.dumps(serve(**message)).encode())
+        except Exception as error:
+            there.send_bytes(json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}).encode())
+
+    child = context.Process(target=answer)
+    child.start()
+    there.close()
+    found = json.loads(here.recv_bytes())
+    child.join()
+    if "error" in found:
+        raise RuntimeError(found["error"])
+    return found
+
+
 def main():
+    answers, sys.stdout = sys.stdout, sys.stderr  # Vidur's logger takes what it finds when it is imported
+    import vidur.simulator  # noqa: F401  # its imports take seconds: once, before the children
+
     for line in sys.stdin:
         message = json.loads(line)
-        answer = {"serve": serve}[message.pop("op")](**message)
-        print(json.dumps(answer), flush=True)
+        answer = {"serve": in_child}[message.pop("op")](message)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
