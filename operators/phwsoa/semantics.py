@@ -23,7 +23,13 @@ CLOUDSIM, FCFS, TIME = 0, 1, 2
 def run_space(ids, count, length, pes, release, mips, room, fcfs, start, finish):
     """Fill `start` and `finish` of the tasks `ids[:count]` (in order of number) on one machine of `room` PEs."""
     free, done, now, arrived = room, 0, 0.0, 0
-    order = np.argsort(release[ids[:count]], kind="mergesort")
+    order = np.empty(count, np.int64)
+    for k in range(count):  # by release, then number: insertion, since tasks mostly come in that order
+        place = k
+        while place > 0 and release[ids[order[place - 1]]] > release[ids[k]]:
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = k
     waiting = np.empty(count, np.int64)
     running = np.empty(count, np.int64)
     waits, runs = 0, 0
