@@ -160,13 +160,6 @@ def thin_by_volume(points, keep):
     """Which of `points` (k, 3) stay when `keep` of them may; extreme points always do."""
     count = points.shape[0]
     alive, value, space = np.ones(count, np.bool_), np.empty(count), np.empty((count + 1, 3))
-    for k in range(3):
-        best = 0
-        for p in range(count):
-            if points[p, k] < points[best, k]:
-                best = p
-        alive[best] = True
-        value[best] = np.inf
     fixed = np.zeros(count, np.bool_)
     for k in range(3):
         best = 0
@@ -196,12 +189,9 @@ def thin_by_volume(points, keep):
 
 
 @free_kernel
-def admit(points, size, new, slots):
-    """Which of `new` (k, d) join the first `size` of `points` (c, d), and which of those leave.
-
-    Returns (stay (size,), join (k,)); of equal points the older stays. `slots` is scratch of length k.
-    """
-    count = new.shape[0]
+def admit(points, new):
+    """Which of `points` (c, d) stay `(c,)` and which of `new` (k, d) join `(k,)`; of equal points the older stays."""
+    size, count = points.shape[0], new.shape[0]
     stay, join = np.ones(size, np.bool_), np.zeros(count, np.bool_)
     for a in range(count):
         beaten = False
@@ -236,7 +226,7 @@ class Archive:
 
     def update(self, position: np.ndarray, x: np.ndarray, f: np.ndarray, g: np.ndarray) -> bool:
         """Offer solutions; whether the archive changed."""
-        stay, join = admit(self.g, len(self.g), np.ascontiguousarray(g), np.zeros(len(g), np.int64))
+        stay, join = admit(self.g, np.ascontiguousarray(g))
         if not join.any():
             return False
         parts = ((self.position, position), (self.x, x), (self.f, f), (self.g, g))

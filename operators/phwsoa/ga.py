@@ -10,7 +10,7 @@ import numpy as np
 
 from operators.lab.compiled import inner
 from operators.phwsoa.hybrid import decode
-from operators.phwsoa.objectives import evaluate_one, free_kernel
+from operators.phwsoa.objectives import free_kernel
 from operators.phwsoa.rng import below, start, uniform
 
 
@@ -24,10 +24,10 @@ def tournament(rank, crowding, state):
 
 
 @free_kernel
-def breed(low, high, seed, generation, crossover, resets, how, arrays, parents, rank, crowding, out, out_f, counts):
-    """Children `low` to `high` of `parents` (P, n) genes: genes `out`, objectives `out_f`; `how` = (balance, quantum)."""
+def breed(low, high, seed, generation, crossover, resets, arrays, parents, rank, crowding, out):
+    """Children `low` to `high` of `parents` (P, n) genes: genes `out`."""
     n, m = parents.shape[1], arrays[2].shape[0]
-    state, loads, first, position = np.zeros(1, np.uint64), np.zeros(m), np.zeros(m), np.empty(n)
+    state, position = np.zeros(1, np.uint64), np.empty(n)
     for i in range(low, high):
         start(state, seed, generation, i)
         mother, father = tournament(rank, crowding, state), tournament(rank, crowding, state)
@@ -43,5 +43,3 @@ def breed(low, high, seed, generation, crossover, resets, how, arrays, parents, 
             position[g] = below(state, m) + 0.5
             g += 1 + int(math.log(1.0 - uniform(state)) / math.log(1.0 - min(0.999, resets / n)))
         decode(position, arrays, 0, state, out[i])
-        evaluate_one(out[i], arrays, how[0], how[1], loads, first, out_f[i])
-        counts[i, 0], counts[i, 1] = 1, 0

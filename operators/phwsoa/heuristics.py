@@ -27,7 +27,7 @@ def add_time(i, j, kind, length, mips, etc, pes, vm_pes):
 @kernel
 def earliest_finish(order, arrays, x):
     """Tasks in `order`, each to the machine where it finishes earliest."""
-    kind, length, mips, _, etc, pes, vm_pes, release = arrays
+    kind, length, mips, _, etc, pes, vm_pes, release, _ = arrays
     m = mips.shape[0]
     ready = np.zeros(m)
     for i in order:
@@ -43,7 +43,7 @@ def earliest_finish(order, arrays, x):
 @kernel
 def batch_mode(arrays, mode, x):
     """Min-Min (0), Max-Min (1), Sufferage (2): a task's two best machines are looked up again when one was taken."""
-    kind, length, mips, _, etc, pes, vm_pes, _ = arrays
+    kind, length, mips, _, etc, pes, vm_pes, _, _ = arrays
     n, m = length.shape[0], mips.shape[0]
     ready, left = np.zeros(m), np.ones(n, np.bool_)
     first, second, where = np.zeros(n), np.zeros(n), np.full(n, -1, np.int64)
@@ -77,7 +77,7 @@ def batch_mode(arrays, mode, x):
 @kernel
 def greedy_caps(order, preference, caps, arrays, out):
     """For each cap: tasks in `order` to the first machine of `preference` that stays under it, else earliest finish."""
-    kind, length, mips, _, etc, pes, vm_pes, _ = arrays
+    kind, length, mips, _, etc, pes, vm_pes, _, _ = arrays
     m = mips.shape[0]
     for c in range(caps.shape[0]):
         loads = np.zeros(m)

@@ -4,9 +4,11 @@ The rule that joins both animals is not stated in the sources available. `phase`
 1 - t, else a seagull; `half`: the first half of the population are whales; `sequential`: both in turn, the second kept
 unless the first dominates it. The pure algorithms and the `_like` variants are rules of the same kernel, so that every
 comparison shares evaluation, repair and counting. A random stream belongs to (seed, generation, individual): any split
-of the population over threads gives the same bytes.
+of the population over threads gives the same bytes. The steps are kernels of their own, each over the population, so
+that evaluation and its many branches are compiled once.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +16,11 @@ import numpy as np
 from operators.lab.compiled import inner
 from operators.phwsoa.instance import SIMULATED
 from operators.phwsoa.mutation import mutate, mutation_rate
-from operators.phwsoa.objectives import evaluate_one, free_kernel
-from operators.phwsoa.redistribution import spread_out
+from operators.phwsoa.objectives import evaluate_range, free_kernel
+from operators.phwsoa.redistribution import MIXED, redistribute_into
 from operators.phwsoa.rng import below, start, uniform
 from operators.phwsoa.soa import seagull
-from operators.phwsoa.whales_like import gcwoa_like, pewoa_like
+from operators.phwsoa.whales_like import cloud, gcwoa_mobility, pewoa_mobility
 from operators.phwsoa.woa import whale
 
 RULES = ("woa", "soa", "phase", "half", "sequential", "pewoa_like", "gcwoa_like")
@@ -37,6 +39,7 @@ class Knobs(NamedTuple):
     redis_prob: float
     redis_moves: int
     theta: float
+    scope: int
     balance: int
     quantum: float
     progress: float
@@ -70,28 +73,19 @@ def decode(position, arrays, rule, state, x):
 
 
 @inner
-def dominates(a, b):
-    """Whether objectives `a` (3,) are nowhere worse than `b` and somewhere better."""
-    better = False
-    for k in range(3):
-        if a[k] > b[k]:
-            return False
-        if a[k] < b[k]:
-            better = True
-    return better
-
-
-@inner
 def propose(code, x, leader, other, knobs, state, out):
     """A new position by one animal's rule."""
-    if code == WOA:
-        whale(x, leader, other, 2.0 * (1.0 - knobs.progress), 1.0, knobs.per_gene, state, out)
-    elif code == SOA:
+    if code == SOA:
         seagull(x, leader, knobs.progress, knobs.bounded, knobs.per_gene, state, out)
-    elif code == PEWOA:
-        pewoa_like(x, leader, other, knobs.progress, knobs.per_gene, state, out)
-    else:
-        gcwoa_like(x, leader, other, knobs.progress, knobs.per_gene, state, out)
+        return
+    a, b = 2.0 * (1.0 - knobs.progress), 1.0
+    if code == PEWOA:
+        a, b = pewoa_mobility(knobs.progress)
+    elif code == GCWOA:
+        a = gcwoa_mobility(knobs.progress)
+    whale(x, leader, other, a, b, knobs.per_gene, state, out)
+    if code == GCWOA:
+        cloud(x, leader, state, out)
 
 
 @inner
@@ -114,67 +108,103 @@ def pick(cumulative, state):
     return cumulative.shape[0] - 1
 
 
-@inner
-def replace(new_position, new_x, new_f, position, x, f):
-    """Copy a solution over another."""
-    for g in range(x.shape[0]):
-        position[g], x[g] = new_position[g], new_x[g]
-    for k in range(3):
-        f[k] = new_f[k]
+@free_kernel
+def move_range(low, high, seed, generation, second, knobs, arrays, position, guides, cumulative, states, y, x):
+    """New positions `y` and genes `x` of individuals `low` to `high`; `second` is rule `sequential`'s second animal.
 
-
-@inner
-def second_animal(position, leader, arrays, knobs, state, space, out_position, out_x, out_f):
-    """Rule `sequential`: a seagull's step after the whale's; kept unless the whale's result dominates it."""
-    trial_position, trial_x, trial_f, loads, first = space
-    evaluate_one(out_x, arrays, knobs.balance, knobs.quantum, loads, first, out_f)
-    propose(SOA, out_position, leader, position, knobs, state, trial_position)
-    decode(trial_position, arrays, knobs.repair, state, trial_x)
-    evaluate_one(trial_x, arrays, knobs.balance, knobs.quantum, loads, first, trial_f)
-    if not dominates(out_f, trial_f):
-        replace(trial_position, trial_x, trial_f, out_position, out_x, out_f)
-    return 2
-
-
-@inner
-def mutant(guide, arrays, knobs, state, space, known, out_position, out_x, out_f):
-    """Try a mutation of the offspring; evaluations it took (`known`: the offspring is evaluated already)."""
-    trial_position, trial_x, trial_f, loads, first = space
-    if not known:
-        evaluate_one(out_x, arrays, knobs.balance, knobs.quantum, loads, first, out_f)
-    mutate(out_position, guide, arrays[2].shape[0], state, trial_position)
-    decode(trial_position, arrays, knobs.repair, state, trial_x)
-    evaluate_one(trial_x, arrays, knobs.balance, knobs.quantum, loads, first, trial_f)
-    if not dominates(out_f, trial_f):
-        replace(trial_position, trial_x, trial_f, out_position, out_x, out_f)
-    return 1 if known else 2
+    `guides` (k, n) are positions of the archive (or the one best solution), drawn by `cumulative` (k,). `states` (P, 1)
+    holds each individual's stream, which the next kernels of the generation go on with.
+    """
+    count = position.shape[0]
+    for i in range(low, high):
+        state = states[i]
+        if not second:
+            start(state, seed, generation, i)
+        leader = guides[pick(cumulative, state)]
+        code = SOA if second else animal(i, count, knobs, state)
+        propose(code, position[i], leader, position[below(state, count)], knobs, state, y[i])
+        decode(y[i], arrays, knobs.repair, state, x[i])
 
 
 @free_kernel
-def evolve(low, high, seed, generation, knobs, arrays, position, guides, cumulative, out_position, out_x, out_f, counts):
-    """Offspring of individuals `low` to `high`: positions, genes, objectives, and (evaluations, delta evaluations).
-
-    `guides` (k, n) are positions of the archive (or the one best solution), drawn by `cumulative` (k,).
-    """
-    count, m = position.shape[0], arrays[2].shape[0]
-    state, loads, first = np.zeros(1, np.uint64), np.zeros(m), np.zeros(m)
-    space = (np.empty(position.shape[1]), np.empty_like(out_x[0]), np.empty(3), loads, first)
+def mutate_range(low, high, knobs, arrays, position, guides, cumulative, states, y, x, chosen):
+    """Mutants `y`, `x` of `position`, for the individuals that are `chosen` (P,) by the mutation rate."""
     for i in range(low, high):
-        start(state, seed, generation, i)
-        leader = guides[pick(cumulative, state)]
-        other = position[below(state, count)]
-        y, x, f, done = out_position[i], out_x[i], out_f[i], 0
-        propose(animal(i, count, knobs, state), position[i], leader, other, knobs, state, y)
-        decode(y, arrays, knobs.repair, state, x)
+        state = states[i]
+        chosen[i] = uniform(state) < mutation_rate(knobs.progress)
+        if chosen[i]:
+            mutate(position[i], guides[pick(cumulative, state)], arrays[2].shape[0], state, y[i])
+            decode(y[i], arrays, knobs.repair, state, x[i])
+
+
+@free_kernel
+def redistribute_range(low, high, knobs, arrays, states, y, x, looked):
+    """Redistribute offspring in place, each with `redis_prob`; delta evaluations done into `looked` (P,)."""
+    loads = np.zeros(arrays[2].shape[0])
+    for i in range(low, high):
+        state = states[i]
+        looked[i] = 0
+        if uniform(state) < knobs.redis_prob:
+            scope, moves = knobs.scope, knobs.redis_moves
+            if scope == MIXED:
+                scope, moves = below(state, 3), 1 + below(state, moves)
+            looked[i] = redistribute_into(x[i], y[i], arrays, knobs.theta, moves, scope, loads)
+
+
+def worse(f: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """Which rows of `g` (P, 3) are dominated by the same row of `f`."""
+    return (f <= g).all(1) & (f < g).any(1)
+
+
+class Offspring:
+    """One generation's offspring of the whale-seagull family: positions `y`, genes `x`, objectives `f`, counts."""
+
+    def __init__(self, position: np.ndarray, gene_type: type, pool: Callable[..., None]):
+        self.pool, self.parents = pool, position
+        self.y, self.x = np.empty_like(position), np.empty(position.shape, gene_type)
+        self.f = np.empty((len(position), 3))
+        self._states = np.zeros((len(position), 1), np.uint64)
+        self._known = np.zeros(len(position), bool)
+        self.evals = self.delta_evals = 0
+
+    def make(self, seed: int, generation: int, knobs: Knobs, arrays: tuple, guides: tuple) -> None:
+        """Move, mutate, redistribute, evaluate; `guides` = (positions, running sum of weights)."""
+        draw = (seed, generation)
+        self.pool(move_range, *draw, False, knobs, arrays, self.parents, *guides, self._states, self.y, self.x)
         if knobs.rule == SEQUENTIAL:
-            done += second_animal(position[i], leader, arrays, knobs, state, space, y, x, f)
-        if knobs.mutation and uniform(state) < mutation_rate(knobs.progress):
-            guide = guides[pick(cumulative, state)]
-            done += mutant(guide, arrays, knobs, state, space, done > 0, y, x, f)
-        looked = 0
-        if knobs.redis_moves > 0 and uniform(state) < knobs.redis_prob:
-            looked = spread_out(x, y, arrays, knobs.theta, knobs.redis_moves, loads)
-        if looked > 0 or done == 0:
-            evaluate_one(x, arrays, knobs.balance, knobs.quantum, loads, first, f)
-            done += 1
-        counts[i, 0], counts[i, 1] = done, looked
+            self._evaluate(~self._known, knobs, arrays)
+            y, x = np.empty_like(self.y), np.empty_like(self.x)
+            self.pool(move_range, *draw, True, knobs, arrays, self.y.copy(), *guides, self._states, y, x)
+            self._take(np.ones(len(y), bool), y, x, knobs, arrays)
+        if knobs.mutation:
+            y, x = np.empty_like(self.y), np.empty_like(self.x)
+            chosen = np.zeros(len(y), bool)
+            self.pool(mutate_range, knobs, arrays, self.y, *guides, self._states, y, x, chosen)
+            self._evaluate(chosen & ~self._known, knobs, arrays)
+            self._take(chosen, y, x, knobs, arrays)
+        if knobs.redis_moves > 0:
+            looked = np.zeros(len(self.y), np.int64)
+            self.pool(redistribute_range, knobs, arrays, self._states, self.y, self.x, looked)
+            self.delta_evals += int(looked.sum())
+            self._known &= looked == 0
+        self._evaluate(~self._known, knobs, arrays)
+
+    def _score(self, x: np.ndarray, knobs: Knobs, arrays: tuple) -> np.ndarray:
+        f = np.empty((len(x), 3))
+        self.pool(evaluate_range, x, arrays, knobs.balance, knobs.quantum, f, count=len(x))
+        self.evals += len(x)
+        return f
+
+    def _evaluate(self, which: np.ndarray, knobs: Knobs, arrays: tuple) -> None:
+        if which.any():
+            self.f[which] = self._score(self.x[which], knobs, arrays)
+            self._known |= which
+
+    def _take(self, tried: np.ndarray, y: np.ndarray, x: np.ndarray, knobs: Knobs, arrays: tuple) -> None:
+        """Put trial solutions in place of the offspring, unless the offspring dominates them."""
+        rows = np.flatnonzero(tried)
+        if not len(rows):
+            return
+        f = self._score(x[rows], knobs, arrays)
+        good = ~worse(self.f[rows], f)
+        self.y[rows[good]], self.x[rows[good]], self.f[rows[good]] = y[rows[good]], x[rows[good]], f[good]

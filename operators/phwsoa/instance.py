@@ -44,6 +44,7 @@ class Arrays(NamedTuple):
     pes: np.ndarray
     vm_pes: np.ndarray
     release: np.ndarray
+    group: np.ndarray  # machines of one number have one price per MI, 0 the cheapest
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +122,11 @@ class Instance:
     @cached_property
     def arrays(self) -> Arrays:
         """The arrays the kernels take."""
-        return Arrays(
-            self.kind,
+        per_work = self.price / self.mips
+        group = np.unique(per_work.round(15), return_inverse=True)[1].ravel().astype(np.int64)
+        if self.etc is not None:
+            group = np.arange(self.m)
+        parts = (
             self.length,
             self.mips,
             self.price,
@@ -130,7 +134,11 @@ class Instance:
             np.ones(self.n, np.int32) if self.pes is None else self.pes,
             np.ones(self.m, np.int32) if self.vm_pes is None else self.vm_pes,
             np.zeros(self.n) if self.release is None else self.release,
+            group,
         )
+        for part in parts:  # all read-only: a kernel is compiled once for one kind of array
+            part.setflags(write=False)
+        return Arrays(self.kind, *parts)
 
     @property
     def gene_type(self) -> type:

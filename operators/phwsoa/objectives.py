@@ -91,7 +91,7 @@ def summarise(loads, first, price, balance, quantum, out):
 @inner
 def fill_loads(x, arrays, loads, first):
     """Finish times of all machines for one solution."""
-    kind, length, mips, _, etc, pes, vm_pes, release = arrays
+    kind, length, mips, _, etc, pes, vm_pes, release, _ = arrays
     if kind == RELATED:
         loads_related(x, length, mips, loads)
     elif kind == UNRELATED:
@@ -111,12 +111,17 @@ def evaluate_one(x, arrays, balance, quantum, loads, first, out):
 
 
 @free_kernel
-def evaluate_many(solutions, arrays, balance, quantum, out):
-    """Objectives `(P, 3)` of `solutions` (P, n)."""
+def evaluate_range(low, high, solutions, arrays, balance, quantum, out):
+    """Objectives `(P, 3)` of `solutions[low:high]`."""
     m = arrays[2].shape[0]
     loads, first = np.zeros(m), np.zeros(m)
-    for p in range(solutions.shape[0]):
+    for p in range(low, high):
         evaluate_one(solutions[p], arrays, balance, quantum, loads, first, out[p])
+
+
+def evaluate_many(solutions, arrays, balance, quantum, out) -> None:
+    """Objectives `(P, 3)` of `solutions` (P, n) into `out`."""
+    evaluate_range(0, len(solutions), solutions, arrays, balance, quantum, out)
 
 
 def balance_code(balance: str) -> int:

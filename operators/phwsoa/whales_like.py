@@ -10,21 +10,25 @@ import math
 
 from operators.lab.compiled import inner
 from operators.phwsoa.rng import normal, uniform
-from operators.phwsoa.woa import whale
 
 CLOUD_SHARE = 0.2
 
 
 @inner
-def pewoa_like(x, leader, other, progress, per_gene, state, out):
-    """a = 2 (1 - t^2), b from 1 to 0.2, t the progress."""
-    whale(x, leader, other, 2.0 * (1.0 - progress * progress), 1.0 - 0.8 * progress, per_gene, state, out)
+def pewoa_mobility(progress):
+    """a and b: 2 (1 - t^2), and the spiral's shape from 1 to 0.2; t the progress."""
+    return 2.0 * (1.0 - progress * progress), 1.0 - 0.8 * progress
 
 
 @inner
-def gcwoa_like(x, leader, other, progress, per_gene, state, out):
-    """a = 2 (1 - sin(pi t / 2)); a gene in five ~ N(X*, En'), En' ~ N(En, En / 10), En = |X* - X| / 3."""
-    whale(x, leader, other, 2.0 * (1.0 - math.sin(0.5 * math.pi * progress)), 1.0, per_gene, state, out)
+def gcwoa_mobility(progress):
+    """a = 2 (1 - sin(pi t / 2)), t the progress."""
+    return 2.0 * (1.0 - math.sin(0.5 * math.pi * progress))
+
+
+@inner
+def cloud(x, leader, state, out):
+    """A gene in five ~ N(X*, En'), En' ~ N(En, En / 10), En = |X* - X| / 3."""
     for g in range(x.shape[0]):
         if uniform(state) < CLOUD_SHARE:
             entropy = abs(leader[g] - x[g]) / 3.0
