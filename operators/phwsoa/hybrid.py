@@ -15,8 +15,8 @@ import numpy as np
 
 from operators.lab.compiled import inner
 from operators.phwsoa.instance import SIMULATED
-from operators.phwsoa.mutation import mutate, mutation_rate
-from operators.phwsoa.objectives import evaluate_range, free_kernel
+from operators.phwsoa.mutation import copy_reset, mutate, mutation_rate
+from operators.phwsoa.objectives import EVALUATE, free_kernel
 from operators.phwsoa.redistribution import MIXED, redistribute_into
 from operators.phwsoa.rng import below, start, uniform
 from operators.phwsoa.soa import seagull
@@ -36,6 +36,7 @@ class Knobs(NamedTuple):
     per_gene: bool
     repair: int
     mutation: bool
+    elite: float
     redis_prob: float
     redis_moves: int
     theta: float
@@ -121,8 +122,11 @@ def move_range(low, high, seed, generation, second, knobs, arrays, position, gui
         if not second:
             start(state, seed, generation, i)
         leader = guides[pick(cumulative, state)]
-        code = SOA if second else animal(i, count, knobs, state)
-        propose(code, position[i], leader, position[below(state, count)], knobs, state, y[i])
+        if not second and knobs.elite > 0.0 and uniform(state) < knobs.elite:
+            copy_reset(leader, arrays[2].shape[0], state, y[i])
+        else:
+            code = SOA if second else animal(i, count, knobs, state)
+            propose(code, position[i], leader, position[below(state, count)], knobs, state, y[i])
         decode(y[i], arrays, knobs.repair, state, x[i])
 
 
@@ -191,7 +195,7 @@ class Offspring:
 
     def _score(self, x: np.ndarray, knobs: Knobs, arrays: tuple) -> np.ndarray:
         f = np.empty((len(x), 3))
-        self.pool(evaluate_range, x, arrays, knobs.balance, knobs.quantum, f, count=len(x))
+        self.pool(EVALUATE[arrays[0]], x, arrays, knobs.balance, knobs.quantum, f, count=len(x))
         self.evals += len(x)
         return f
 

@@ -29,3 +29,11 @@ def mutate(x, guide, m, state, out):
             out[g] = guide[g]
         else:
             out[g] = x[g]
+
+
+@inner
+def copy_reset(guide, m, state, out):
+    """The guide's position with 1/n of the genes drawn anew: how the seeded hybrid refines an archive member."""
+    n = guide.shape[0]
+    for g in range(n):
+        out[g] = below(state, m) + 0.5 if uniform(state) < 1.0 / n else guide[g]

@@ -88,40 +88,46 @@ def summarise(loads, first, price, balance, quantum, out):
     out[0], out[2] = high, cost / SECONDS_PER_HOUR
 
 
-@inner
-def fill_loads(x, arrays, loads, first):
-    """Finish times of all machines for one solution."""
-    kind, length, mips, _, etc, pes, vm_pes, release, _ = arrays
-    if kind == RELATED:
-        loads_related(x, length, mips, loads)
-    elif kind == UNRELATED:
-        for j in range(loads.shape[0]):
-            loads[j] = 0.0
-        for i in range(x.shape[0]):
-            loads[x[i]] += etc[i, x[i]]
-    else:
-        loads_simulated(x, length, mips, pes, vm_pes, release, loads, first)
-
-
-@inner
-def evaluate_one(x, arrays, balance, quantum, loads, first, out):
-    """Objectives of one solution; leaves its finish times in `loads`."""
-    fill_loads(x, arrays, loads, first)
-    summarise(loads, first, arrays[3], balance, quantum, out)
-
-
 @free_kernel
-def evaluate_range(low, high, solutions, arrays, balance, quantum, out):
-    """Objectives `(P, 3)` of `solutions[low:high]`."""
+def evaluate_related(low, high, solutions, arrays, balance, quantum, out):
+    """Objectives of `solutions[low:high]` on related machines."""
     m = arrays[2].shape[0]
     loads, first = np.zeros(m), np.zeros(m)
     for p in range(low, high):
-        evaluate_one(solutions[p], arrays, balance, quantum, loads, first, out[p])
+        loads_related(solutions[p], arrays[1], arrays[2], loads)
+        summarise(loads, first, arrays[3], balance, quantum, out[p])
+
+
+@free_kernel
+def evaluate_unrelated(low, high, solutions, arrays, balance, quantum, out):
+    """Objectives of `solutions[low:high]` under an ETC matrix."""
+    m, etc = arrays[2].shape[0], arrays[4]
+    loads, first = np.zeros(m), np.zeros(m)
+    for p in range(low, high):
+        for j in range(m):
+            loads[j] = 0.0
+        for i in range(solutions.shape[1]):
+            loads[solutions[p, i]] += etc[i, solutions[p, i]]
+        summarise(loads, first, arrays[3], balance, quantum, out[p])
+
+
+@free_kernel
+def evaluate_simulated(low, high, solutions, arrays, balance, quantum, out):
+    """Objectives of `solutions[low:high]` with rigid tasks or release times."""
+    _, length, mips, _, _, pes, vm_pes, release, _ = arrays
+    loads, first = np.zeros(mips.shape[0]), np.zeros(mips.shape[0])
+    for p in range(low, high):
+        loads_simulated(solutions[p], length, mips, pes, vm_pes, release, loads, first)
+        summarise(loads, first, arrays[3], balance, quantum, out[p])
+
+
+# By kind of instance; kernels of their own, so that nobody compiles a simulator to add numbers.
+EVALUATE = {RELATED: evaluate_related, UNRELATED: evaluate_unrelated, SIMULATED: evaluate_simulated}
 
 
 def evaluate_many(solutions, arrays, balance, quantum, out) -> None:
     """Objectives `(P, 3)` of `solutions` (P, n) into `out`."""
-    evaluate_range(0, len(solutions), solutions, arrays, balance, quantum, out)
+    EVALUATE[arrays[0]](0, len(solutions), solutions, arrays, balance, quantum, out)
 
 
 def balance_code(balance: str) -> int:
@@ -214,13 +220,13 @@ class Delta:
 
     def _refresh(self) -> None:
         self._since = 0
-        evaluate_into(self._x, tuple(self._inst.arrays), *self._how, self._loads, self._first, self._out)
-
-
-@free_kernel
-def evaluate_into(x, arrays, balance, quantum, loads, first, out):
-    """`evaluate_one` for callers in Python."""
-    evaluate_one(x, arrays, balance, quantum, loads, first, out)
+        arrays = tuple(self._inst.arrays)
+        out = np.empty((1, 3))
+        evaluate_many(self._x[None], arrays, *self._how, out)
+        self._out[:] = out[0]
+        if self._inst.kind != SIMULATED:
+            each = self._inst.et()[np.arange(self._inst.n), self._x]
+            self._loads[:] = np.bincount(self._x, weights=each, minlength=self._inst.m)
 
 
 @inner

@@ -43,6 +43,7 @@ class Operators:
     redis_moves: int = 50
     redis_prob: float = 0.2
     redis_scope: str | None = None
+    elite_prob: float | None = None
     theta: float = 0.1
     balance: str = "cv"
     billing_quantum_s: float = 0.0
@@ -80,7 +81,7 @@ class Result:
 
 
 @dataclass(eq=False)
-class _Search:
+class Search:
     """State of one search; `step` runs one generation."""
 
     inst: Instance
@@ -175,7 +176,7 @@ class _Search:
             chance, resets = (0.9, 1.0) if self.method == "ga" else (1.0, 3.0)
             x, f = np.empty_like(self.x), np.empty((self.pop, 3))
             self.pool(breed, self.seed, self.gen, chance, resets, self.arrays, self.x, self.rank, self.crowd, x)
-            self.pool(objectives.evaluate_range, x, self.arrays, *self.cost, f)
+            self.pool(objectives.EVALUATE[self.arrays[0]], x, self.arrays, *self.cost, f)
             self.evals += self.pop
             y = x + 0.5
         else:
@@ -198,13 +199,18 @@ class _Search:
         rule = hybrid.RULES.index(self.method if plain else how.hybrid_rule)
         return hybrid.Knobs(
             rule, how.soa_variant == "bounded", how.draws == "gene", hybrid.REPAIRS.index(how.repair),
-            how.mutation and not plain, float(how.redis_prob), 0 if plain else int(how.redis_moves), float(how.theta),
+            how.mutation and not plain, self._elite(), float(how.redis_prob), 0 if plain else int(how.redis_moves), float(how.theta),
             SCOPES.index(self._scope()), *self.cost, float(progress),
         )  # fmt: skip
 
     def _scope(self) -> str:
         """Scope of redistribution: the paper's idea (`full`) for the faithful method, `mixed` for the seeded one."""
         return self.how.redis_scope or ("mixed" if self.method == "phwsoa_h" else "full")
+
+    def _elite(self) -> float:
+        """Share of offspring that are archive members changed a little: ours, and only of the seeded hybrid."""
+        default = 0.5 if self.method == "phwsoa_h" else 0.0
+        return float(default if self.how.elite_prob is None else self.how.elite_prob)
 
     def _select(self, y: np.ndarray, x: np.ndarray, f: np.ndarray) -> None:
         """Whales replace their parents, as in the base algorithm; the others keep the best of both generations."""
@@ -278,14 +284,14 @@ def optimise(
     how = Operators(**operators)
     executor = ThreadPoolExecutor(how.threads) if how.threads > 1 else None
     try:
-        search = _Search(inst, method, how, pop, seed, _pooled(pop, how.threads, executor))
+        search = Search(inst, method, how, pop, seed, _pooled(pop, how.threads, executor))
         return _run(search, generations, max_evals, max_seconds)
     finally:
         if executor:
             executor.shutdown()
 
 
-def _run(search: _Search, generations: int, max_evals: int | None, max_seconds: float | None) -> Result:
+def _run(search: Search, generations: int, max_evals: int | None, max_seconds: float | None) -> Result:
     import polars as pl
 
     rows, seconds, began = [search.row()], [], time.perf_counter()
