@@ -5,6 +5,7 @@ that has not answered for three intervals is declared lost, and what it reports 
 unfinished tasks start from zero on the others (`attempts`). All machines lost is an error, never a wait.
 """
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,12 +40,14 @@ def execute(
     speed_noise: float = 0.0,
     seed: int = 0,
     address: Path | None = None,
+    ray: Any = None,
 ) -> "pl.DataFrame":
     """Run `assign` (n,) on machine processes: task, vm, planned_finish, start, finish (s of the instance), attempts.
 
     `time_scale` is wall seconds per second of the instance. `interval_s` and the times of `kill` (SIGKILL) and `stop`
     (SIGSTOP) pairs (t, vm) and `slow` triples (t, vm, factor) are wall seconds. `speed_noise` is the spread of each
-    task's real duration. `address` is the address file of a Ray head. Raises AllLost when no machine is left.
+    task's real duration. `address` is the address file of a Ray head; with `ray` given (a connected module) that
+    one is used. Raises AllLost when no machine is left.
     """
     x = inst.check_assignment(assign).astype(np.int64)
     for name, value in (("time_scale", time_scale), ("interval_s", interval_s)):
@@ -58,8 +61,8 @@ def execute(
         if not 0 <= vm < inst.m:
             raise ValueError(f"{kind} (vm {vm}): expected a machine, 0 to {inst.m - 1}")
     noise = np.exp(speed_noise * np.random.default_rng([seed, 3]).standard_normal(inst.n))
-    with cluster.connect(address) as ray:
-        run = _Run(ray, inst, x, time_scale, noise, work == "burn", sorted(events))
+    with contextlib.nullcontext(ray) if ray else cluster.connect(address) as joined:
+        run = _Run(joined, inst, x, time_scale, noise, work == "burn", sorted(events))
         try:
             run.start()
             return run.until_done(interval_s, redistribute)

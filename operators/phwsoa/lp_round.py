@@ -108,10 +108,8 @@ def lp_round_ls(
         while spent < 1.0:
             size = CHUNK if seconds is not None else min(CHUNK, total - done)
             now = spent
-            if seconds is not None:
-                expected = CHUNK / total if chunk == 0 else spent / chunk
-            else:
-                expected = size / total
+            measured = seconds is not None and chunk > 0  # how much of the time a chunk takes
+            expected = spent / chunk if measured else size / total
             heats = [HOT * (COLD / HOT) ** min(1.0, share) * low for share in (now, now + expected)]
             value = anneal(x, best_x, inst.etc, size, *heats, seed * 1000 + stream, chunk)
             done, chunk = done + size, chunk + 1

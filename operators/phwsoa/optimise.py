@@ -199,7 +199,8 @@ class Search:
         rule = hybrid.RULES.index(self.method if plain else how.hybrid_rule)
         return hybrid.Knobs(
             rule, how.soa_variant == "bounded", how.draws == "gene", hybrid.REPAIRS.index(how.repair),
-            how.mutation and not plain, self._elite(), float(how.redis_prob), 0 if plain else int(how.redis_moves), float(how.theta),
+            how.mutation and not plain, self._elite(), float(how.redis_prob),
+            0 if plain else int(how.redis_moves), float(how.theta),
             SCOPES.index(self._scope()), *self.cost, float(progress),
         )  # fmt: skip
 

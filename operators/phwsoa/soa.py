@@ -1,8 +1,8 @@
 """The Seagull Optimisation Algorithm (Dhiman and Kumar 2019): migration, then a spiral attack, one gene at a time.
 
 With the original's u = v = 1 the spiral's radius reaches e^(2 pi) = 535 and the product about 1e8, so nearly every gene
-leaves the box and what comes back is the repair's doing. `bounded` keeps the form with v = 0.1 and the factor clipped to
-[-1, 1] (our choice); both are offered and compared in the ablation.
+leaves the box and what comes back is the repair's doing. `bounded` keeps the form with v = 0.1 and the factor clipped
+to [-1, 1] (our choice); both are offered and compared in the ablation.
 """
 
 import math

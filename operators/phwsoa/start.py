@@ -5,6 +5,8 @@ to 7919, and the first P points of base p are k/p, k < P. With P = 50 nearly eve
 Scrambling permutes the digits and removes it.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from operators.phwsoa import heuristics
@@ -33,6 +35,7 @@ def opposites(position: np.ndarray, m: int) -> np.ndarray:
     return np.minimum(m - position, m - 1e-9)
 
 
+@lru_cache(maxsize=8)
 def heuristic_seeds(inst: Instance) -> np.ndarray:
     """Solutions of LPT, MCT, Min-Min and Max-Min and, on related machines, the greedy front `(k, n)`."""
     simple = np.stack([make(inst) for make in (heuristics.lpt, heuristics.mct, heuristics.min_min, heuristics.max_min)])
