@@ -79,7 +79,6 @@ def _measures(made, part, seconds: float | None) -> dict:
 
 def _executed(table, settings: Settings) -> list[dict]:
     """Measured over planned makespan of each case."""
-    import polars as pl
 
     rows = []
     for (log, case, data), part in table.group_by("log", "case", "data", maintain_order=True):
@@ -88,7 +87,7 @@ def _executed(table, settings: Settings) -> list[dict]:
                      "data": data, "case": case, "log": log, "n": len(part), "m": settings.execute.m,
                      "executed_over_planned": ratio, "lb_kind": f"{int((part['attempts'] > 1).sum())} tasks twice",
                      "seconds": float((part["finish"].max()) * settings.execute.time_scale)})  # fmt: skip
-    return rows if isinstance(table, pl.DataFrame) else []
+    return rows
 
 
 def _stats(measures) -> list[dict]:

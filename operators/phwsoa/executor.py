@@ -183,8 +183,8 @@ class _Run:
         return pl.DataFrame(rows, schema=list(names), orient="row")
 
     def close(self) -> None:
-        """End every machine process, also stopped ones."""
+        """End every machine process; one declared lost may be stopped, and only SIGKILL reaches it."""
         for vm, actor in enumerate(self.actors):
-            if vm < len(self.pids) and faults.is_alive(self.pids[vm]):
+            if vm < len(self.pids) and not self.broker.alive[vm] and faults.is_alive(self.pids[vm]):
                 faults.strike("kill", self.pids[vm])
             self.ray.kill(actor)

@@ -37,9 +37,18 @@ def main(*, settings: Settings, out: Path, out_vms: Path, out_bounds: Path, data
             vms += [{**keys, "vm": j, "mips": float(made.mips[j]), "price_per_h": float(made.price[j]), "pes": 1}
                     for j in range(made.m)]  # fmt: skip
             bounds += _bounds(made, keys)
+    _warm(made)
     tables.write("instances", tasks, out, settings)
     tables.write("vms", vms, out_vms, settings)
     tables.write("bounds", bounds, out_bounds, settings)
+
+
+def _warm(made) -> None:
+    """Compile the searches' kernels once, before several processes would each do it at the same time."""
+    from operators.phwsoa.optimise import optimise
+
+    for method in ("phwsoa_h", "nsga2"):
+        optimise(made, method, pop=4, generations=1)
 
 
 def _bounds(made, keys: dict) -> list[dict]:
