@@ -133,6 +133,8 @@ def unrelated(settings: Settings, root) -> list[dict]:
     for number, key in enumerate(settings.etc_matrices):
         made, data = sources.etc_instance(key, root)
         low, kind = bounds.lower_bound_kind(made)
+        if number == 0:
+            lp_round_ls(made, steps=1000)  # compiles
         x = lp_round_ls(made, seconds=settings.etc_seconds, seed=settings.seed, threads=2)
         ours = float(objectives.evaluate(made, x)[0, 0])
         names = ("lpt", "min_min", "max_min", "sufferage")

@@ -20,16 +20,23 @@ CLOUDSIM, FCFS, TIME = 0, 1, 2
 
 
 @inner
-def run_space(ids, count, length, pes, release, mips, room, fcfs, start, finish):
-    """Fill `start` and `finish` of the tasks `ids[:count]` (in order of number) on one machine of `room` PEs."""
-    free, done, now, arrived = room, 0, 0.0, 0
+def arrival_order(ids, count, release):
+    """Positions of `ids[:count]` by release, then number: insertion, since tasks mostly come in that order."""
     order = np.empty(count, np.int64)
-    for k in range(count):  # by release, then number: insertion, since tasks mostly come in that order
+    for k in range(count):
         place = k
         while place > 0 and release[ids[order[place - 1]]] > release[ids[k]]:
             order[place] = order[place - 1]
             place -= 1
         order[place] = k
+    return order
+
+
+@inner
+def run_space(ids, count, length, pes, release, mips, room, fcfs, start, finish):
+    """Fill `start` and `finish` of the tasks `ids[:count]` (in order of number) on one machine of `room` PEs."""
+    free, done, now, arrived = room, 0, 0.0, 0
+    order = arrival_order(ids, count, release)
     waiting = np.empty(count, np.int64)
     running = np.empty(count, np.int64)
     waits, runs = 0, 0

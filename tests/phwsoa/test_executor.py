@@ -35,7 +35,7 @@ def test_every_task_finishes_once_whatever_is_lost(data):
         machines[vm].enqueue([(task, 1.0)])
     losses = data.draw(st.lists(st.integers(0, m - 1), max_size=m - 1, unique=True))
     for step in range(20 * n + 20):
-        for vm, machine in enumerate(machines):
+        for machine in machines:
             if machine.running:
                 machine.complete(step + 1.0)
             machine.begin(float(step))
