@@ -103,6 +103,7 @@ def convergence(history: pl.DataFrame, timings: pl.DataFrame, bounds: pl.DataFra
         figures.plain_ticks(axis.yaxis)
         if x == "seconds":
             axis.set_xscale("symlog", linthresh=0.01)
+            axis.set_xlim(left=0)
         axis.set_xlabel("full evaluations" if x == "evals" else "seconds of search (this machine)")
     axes[0, 0].legend(fontsize=7)
     figures.note(figure, f"{log}; median over seeds; redistribution's delta evaluations not counted; {_data(frame)}")
@@ -165,7 +166,7 @@ def start(made: Any, pop: int, seed: int) -> Chart:
         axis.set_xlabel(f"machine of task {made.n - 2}")
         parts.append(pl.DataFrame({"init": [init] * pop, "x": a, "y": b}))
     axes[0, 0].set_ylabel(f"machine of task {made.n - 1}")
-    figures.note(figure, f"{pop} individuals, {made.n} tasks on {made.m} machines; plain Halton needs primes to 7919")
+    figures.note(figure, f"{pop} individuals, {made.n} tasks on {made.m} machines; plain Halton needs a prime per task")
     return figure, pl.concat(parts)
 
 
