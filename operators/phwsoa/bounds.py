@@ -175,8 +175,13 @@ def _under_curve(caps: np.ndarray, costs: np.ndarray, reference: tuple[float, fl
     return float(np.trapezoid(reference[1] - costs[ok], caps[ok]) + (reference[0] - caps[-1]) * 0.0)
 
 
+@lru_cache(maxsize=64)
+def _box_edges(inst: Instance) -> tuple[float, float, float]:
+    return lower_bound(inst), *cost_range(inst)
+
+
 def box3(front: np.ndarray, inst: Instance) -> np.ndarray:
     """Objectives `(k, 3)` (imbalance as cv) in the unit box of the three-objective hypervolume."""
-    low, (cheap, dear) = lower_bound(inst), cost_range(inst)
+    low, cheap, dear = _box_edges(inst)
     span = (dear - cheap) or 1.0
     return np.stack([(front[:, 0] / low - 1) / (REFERENCE_F1 - 1), front[:, 1] / 2, (front[:, 2] - cheap) / span], 1)

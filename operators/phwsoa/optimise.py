@@ -227,7 +227,8 @@ class Search:
             order, self.rank, self.crowd = nsga.select_niched(self._box(both_f), self.pop, self.lines, rng)
         else:
             order, self.rank, self.crowd = nsga.select_crowded(self._box(both_f), self.pop)
-        self.position = np.concatenate([self.position, y])[order]
+        if self.method in ("phwsoa", "phwsoa_h"):  # breeders know genes only
+            self.position = np.concatenate([self.position, y])[order]
         self.x, self.f = both_x[order], both_f[order]
 
     def row(self) -> tuple:
