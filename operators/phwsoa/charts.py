@@ -41,7 +41,7 @@ def gaps(measures: pl.DataFrame) -> Chart:
         axis.barh(places, rows["f1_over_lb"], color=colours, xerr=spread, error_kw={"lw": 0.8})
         axis.set_yticks(places, rows["policy"])
         for place, value in zip(places, rows["high"], strict=True):
-            axis.text(value + 0.06, place, f"{value:.4f}" if value < 1.01 else f"{value:.2f}", va="center", fontsize=7)
+            axis.text(value + 0.06, place, f"{value:.4f}" if value < 1.005 else f"{value:.2f}", va="center", fontsize=7)
         axis.set_xlim(0, table["high"].max() * 1.15)
         axis.set_title(f"{log}, {rows['n'][0]} x {rows['m'][0]} (bound: {rows['lb_kind'][0]})", fontsize=9)
         axis.set_xlabel("makespan / lower bound (1 is optimal)")
