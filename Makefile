@@ -91,9 +91,13 @@ data: $(ROOT)/.venv/.built ## fetch what is missing of the data sets into ./data
 readme: check ## write the table of verdicts into README.md from results/
 	@cd $(ROOT) && python -m operators.lab.readme
 
-peers: $(BIN)/python ## install the peers' own environment (.venv-peers)
-	$(PYTHON) -m venv $(ROOT)/.venv-peers
-	$(PEERS_PIP) -r $(ROOT)/requirements-peers.lock
+# One environment a set of peers that can live together: requirements-peers.lock makes .venv-peers,
+# requirements-peers-x.lock makes .venv-peers-x. Two more of metro's have packages that pip must not resolve.
+peers: $(BIN)/python ## install the peers' own environments (.venv-peers*)
+	@set -e; for lock in $(ROOT)/requirements-peers*.lock; do \
+	  name=$$(basename $$lock .lock); place=$(ROOT)/.venv-$${name#requirements-}; \
+	  echo "$$place"; $(PYTHON) -m venv $$place; \
+	  $$place/bin/pip install --quiet --disable-pip-version-check -r $$lock; done
 	$(PEERS_PIP) --no-deps sglang==0.5.23
 	$(PEERS_PIP) --no-deps --target $(ROOT)/.venv-peers/eplb-original sglang==0.5.2
 

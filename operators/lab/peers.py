@@ -10,12 +10,15 @@ import json
 import os
 import statistics
 import subprocess
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 900.0  # a peer may build an index in one answer
 COLUMNS = (
     *("bench", "case", "ours", "peer", "ours_value", "peer_value", "unit", "ratio", "bar", "higher_is_better", "n"),
     *("median", "ratio_low", "ratio_high", "status", "reason", "load", "data"),
@@ -119,31 +122,47 @@ def interpreter(folder: str = ".venv-peers", *, package: str | None = None) -> P
 class Peer:
     """A peer's process: one JSON line in, one out, so that its runs can be interleaved with ours.
 
-    `command` is the interpreter and its arguments. What a peer's library prints belongs on standard error.
+    `command` is the interpreter and its arguments. What a peer's library prints belongs on standard error. A library
+    that gives no answer within `patience_s` is ended: one that hangs must not hold up a run.
     """
 
-    def __init__(self, *command: str | Path, environment: Mapping[str, str] | None = None):
+    def __init__(
+        self, *command: str | Path, environment: Mapping[str, str] | None = None, patience_s: float = PATIENCE_S
+    ):
+        # A file: a pipe that nobody reads would fill and block the peer. It is closed with the peer.
+        self._words = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        self._patience_s = patience_s
         self._process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._words,
             text=True,
             env=environment,
         )
 
     def ask(self, **message: Any) -> dict[str, Any]:
-        """Send one message and wait for its answer; PeerError with the peer's last words when it has ended."""
-        process = self._process
+        """Send one message and wait for its answer.
+
+        PeerError with the peer's last words when it has ended, or when it gave no answer in time and was ended.
+        """
+        process, late = self._process, threading.Event()
+        watchdog = threading.Timer(self._patience_s, lambda: (late.set(), process.kill()))
+        watchdog.start()
         try:
             process.stdin.write(json.dumps(message) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
         except BrokenPipeError:
             answer = ""
+        watchdog.cancel()
         if answer:
             return json.loads(answer)
-        words = process.communicate()[1].strip().splitlines()
+        process.communicate()
+        if late.is_set():
+            raise PeerError(f"the peer gave no answer within {self._patience_s:g} s to {json.dumps(message)[:80]}")
+        self._words.seek(0)
+        words = self._words.read().strip().splitlines()
         raise PeerError(f"the peer ended with {process.returncode}: {words[-1] if words else 'no output'}")
 
     def __enter__(self) -> Self:
@@ -153,3 +172,4 @@ class Peer:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
+        self._words.close()

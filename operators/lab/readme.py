@@ -56,15 +56,18 @@ def render(frames: "dict[str, pl.DataFrame]", titles: dict[str, str], date: str)
     """The block: a table of systems with verdict counts, and every claim of every system folded under it."""
     one = next(iter(frames.values())).row(0, named=True)
     lines = [
-        f"Profile {one['profile']}, commit `{one['commit']}`, {date}, {one['machine']}.",
+        f"Written {date}, {one['machine']}; `run` is each system's profile and commit.",
         "",
-        "| system | what it is | claims | " + " | ".join(claims.VERDICTS) + " |",
-        "|---|---|---:|" + "---:|" * len(claims.VERDICTS),
+        "| system | what it is | run | claims | " + " | ".join(claims.VERDICTS) + " |",
+        "|---|---|---|---:|" + "---:|" * len(claims.VERDICTS),
     ]
     for system, frame in frames.items():
         counts = Counter(frame["verdict"])
         cells = " | ".join(str(counts[name]) for name in claims.VERDICTS)
-        lines.append(f"| [{system}](workflows/{system}/README.md) | {titles[system]} | {len(frame)} | {cells} |")
+        first = frame.row(0, named=True)
+        run = f"{first['profile']} `{first['commit']}`"
+        name = f"[{system}](workflows/{system}/README.md)"
+        lines.append(f"| {name} | {titles[system]} | {run} | {len(frame)} | {cells} |")
     for system, frame in frames.items():
         lines += ["", f"<details><summary>{system}: every claim</summary>", ""]
         lines += [
@@ -98,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     text = render(frames, titles, datetime.date.today().isoformat())
     with stage.atomic(readme) as temporary:
         temporary.write_text(with_block(readme.read_text(), text))
-    figure = root / "results" / next(iter(frames)) / "figures" / "overview.svg"
+    figure = root / "results" / "metro" / "figures" / "overview.svg"
     if figure.exists():
         shutil.copyfile(figure, root / FIGURE)
 

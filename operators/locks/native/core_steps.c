@@ -1,0 +1,3 @@
+/* The core once more, counting its shared accesses (crash_at, stop_at). */
+#define LOCKS_STEPS
+#include "core.c"
