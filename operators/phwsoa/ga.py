@@ -9,9 +9,11 @@ import math
 import numpy as np
 
 from operators.lab.compiled import inner
-from operators.phwsoa.hybrid import decode
+from operators.phwsoa.instance import SIMULATED
 from operators.phwsoa.objectives import free_kernel
-from operators.phwsoa.rng import below, start, uniform
+from operators.phwsoa.rng import below, start, uniform, word
+
+ONE = np.uint64(1)
 
 
 @inner
@@ -23,23 +25,32 @@ def tournament(rank, crowding, state):
     return a if crowding[a] >= crowding[b] else b
 
 
+@inner
+def skip(resets, n, state):
+    """Genes passed over until the next reset (geometric, mean `n / resets`)."""
+    return int(math.log(1.0 - uniform(state)) / math.log(1.0 - min(0.999, resets / n)))
+
+
 @free_kernel
 def breed(low, high, seed, generation, crossover, resets, arrays, parents, rank, crowding, out):
-    """Children `low` to `high` of `parents` (P, n) genes: genes `out`."""
-    n, m = parents.shape[1], arrays[2].shape[0]
-    state, position = np.zeros(1, np.uint64), np.empty(n)
+    """Children `low` to `high` of `parents` (P, n) genes: genes `out`; one random word decides 64 genes."""
+    n, m, pes, vm_pes = parents.shape[1], arrays[2].shape[0], arrays[5], arrays[6]
+    state = np.zeros(1, np.uint64)
     for i in range(low, high):
         start(state, seed, generation, i)
-        mother, father = tournament(rank, crowding, state), tournament(rank, crowding, state)
-        mixes = uniform(state) < crossover
-        for g in range(n):
-            position[g] = parents[mother, g] + 0.5
-        if mixes:
-            for g in range(n):
-                if uniform(state) < 0.5:
-                    position[g] = parents[father, g] + 0.5
-        g = int(math.log(1.0 - uniform(state)) / math.log(1.0 - min(0.999, resets / n)))
+        mother, father = parents[tournament(rank, crowding, state)], parents[tournament(rank, crowding, state)]
+        child = out[i]
+        child[:] = mother
+        if uniform(state) < crossover:
+            for first in range(0, n, 64):
+                coins = word(state)
+                for g in range(first, min(first + 64, n)):
+                    child[g] = father[g] if coins & ONE else mother[g]
+                    coins >>= ONE
+        g = skip(resets, n, state)
         while g < n:
-            position[g] = below(state, m) + 0.5
-            g += 1 + int(math.log(1.0 - uniform(state)) / math.log(1.0 - min(0.999, resets / n)))
-        decode(position, arrays, 0, state, out[i])
+            j = below(state, m)
+            while arrays[0] == SIMULATED and pes[g] > vm_pes[j]:
+                j = (j + 1) % m
+            child[g] = j
+            g += 1 + skip(resets, n, state)

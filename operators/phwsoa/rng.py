@@ -34,10 +34,16 @@ def start(state, seed, generation, individual):
 
 
 @inner
+def word(state):
+    """64 random bits."""
+    state[0] += GOLDEN
+    return mix(state[0])
+
+
+@inner
 def uniform(state):
     """A number in [0, 1)."""
-    state[0] += GOLDEN
-    return (mix(state[0]) >> S11) * TO_UNIT
+    return (word(state) >> S11) * TO_UNIT
 
 
 @inner
