@@ -17,7 +17,7 @@ from operators.phwsoa.instance import UNRELATED, Instance
 from operators.phwsoa.objectives import free_kernel
 from operators.phwsoa.rng import below, start, uniform
 
-HOT, COLD = 2e-3, 2e-6  # of the LP bound
+HOT, COLD = 3e-4, 1e-6  # of the LP bound
 CHUNK = 250_000
 DEFAULT_STEPS = 8_000_000
 
