@@ -39,8 +39,8 @@ def main(*, settings: Settings, out: Path, address: Path | None = None, data: Pa
     plan = heuristics.lpt(made)
     faults = {
         "kill": [(fault.at_s, fault.vm) for fault in how.faults if fault.kind == "kill"],
-        "stop": [(fault.at_s, fault.vm) for fault in how.faults if fault.kind == "stop"],
-        "slow": [(fault.at_s, fault.vm, fault.factor) for fault in how.faults if fault.kind == "slow"],
+        "stop": [(fault.at_s, fault.vm, fault.for_s) for fault in how.faults if fault.kind == "stop"],
+        "slow": [(fault.at_s, fault.vm, fault.factor, fault.for_s) for fault in how.faults if fault.kind == "slow"],
     }
     with cluster.connect(address) as ray:
         for case, struck in (("plain", {}), ("faults", faults)):

@@ -35,8 +35,8 @@ def execute(
     interval_s: float = 1.0,
     work: Literal["sleep", "burn"] = "sleep",
     kill: Sequence[tuple[float, int]] = (),
-    stop: Sequence[tuple[float, int]] = (),
-    slow: Sequence[tuple[float, int, float]] = (),
+    stop: Sequence[tuple[float, int, float]] = (),
+    slow: Sequence[tuple[float, int, float, float]] = (),
     speed_noise: float = 0.0,
     seed: int = 0,
     address: Path | None = None,
@@ -44,8 +44,9 @@ def execute(
 ) -> "pl.DataFrame":
     """Run `assign` (n,) on machine processes: task, vm, planned_finish, start, finish (s of the instance), attempts.
 
-    `time_scale` is wall seconds per second of the instance. `interval_s` and the times of `kill` (SIGKILL) and `stop`
-    (SIGSTOP) pairs (t, vm) and `slow` triples (t, vm, factor) are wall seconds. `speed_noise` is the spread of each
+    `time_scale` is wall seconds per second of the instance. `interval_s` and all times of faults are wall seconds:
+    `kill` (t, vm) sends SIGKILL, `stop` (t, vm, for) SIGSTOP and after `for` SIGCONT, `slow` (t, vm, factor, for) makes
+    tasks begun within `for` take `factor` times as long; `for` 0 means to the end. `speed_noise` is the spread of each
     task's real duration. `address` is the address file of a Ray head; with `ray` given (a connected module) that
     one is used. Raises AllLost when no machine is left.
     """
@@ -55,8 +56,7 @@ def execute(
             raise ValueError(f"{name} (={value}): expected > 0 s")
     if work not in ("sleep", "burn"):
         raise ValueError(f"work (={work!r}): expected 'sleep' or 'burn'")
-    events = [(t, vm, "kill", 0.0) for t, vm in kill] + [(t, vm, "stop", 0.0) for t, vm in stop]
-    events += [(t, vm, "slow", factor) for t, vm, factor in slow]
+    events = _events(kill, stop, slow)
     for _, vm, kind, _ in events:
         if not 0 <= vm < inst.m:
             raise ValueError(f"{kind} (vm {vm}): expected a machine, 0 to {inst.m - 1}")
@@ -68,6 +68,16 @@ def execute(
             return run.until_done(interval_s, redistribute)
         finally:
             run.close()
+
+
+def _events(kill: Sequence, stop: Sequence, slow: Sequence) -> list[tuple[float, int, str, float]]:
+    """(time, machine, what, factor) of every fault and of every end of one."""
+    events = [(t, vm, "kill", 0.0) for t, vm in kill]
+    for t, vm, lasts in stop:
+        events += [(t, vm, "stop", 0.0)] + [(t + lasts, vm, "continue", 0.0)] * (lasts > 0)
+    for t, vm, factor, lasts in slow:
+        events += [(t, vm, "slow", factor)] + [(t + lasts, vm, "slow", 1.0)] * (lasts > 0)
+    return events
 
 
 class _Run:
@@ -104,7 +114,8 @@ class _Run:
             if redistribute and (move := self.broker.tick(self.waiting)):
                 self._move(*move)
             self.broker.validate()
-            pause = self.began + turn * interval_s - time.monotonic()
+            due = min([turn * interval_s, *(event[0] for event in self.events[:1])])
+            pause = self.began + due - time.monotonic()
             if not self.broker.done.all():
                 time.sleep(max(0.001, min(pause, interval_s)))
         return self._table()

@@ -230,3 +230,19 @@ def machines(m: int, seed: int, *, price: str = "five_class") -> tuple[np.ndarra
     classes = np.random.default_rng(seed).integers(0, 5, m)
     mips = CLASS_MIPS[classes]
     return mips, CLASS_PRICE[classes] if price == "five_class" else mips * CONSTANT_PRICE
+
+
+def with_transfer(inst: Instance, megabytes: np.ndarray, bandwidth: np.ndarray) -> Instance:
+    """`inst` with the time to move each task's input and output added: `megabytes` (n,) over `bandwidth` (m,) MB/s.
+
+    Speed then depends on task and machine, so the result is an instance of unrelated machines. Raises ValueError naming
+    field, index and value, and for instances of rigid or released tasks.
+    """
+    if inst.kind == SIMULATED:
+        raise ValueError("with_transfer: expected tasks of one PE without release times")
+    sizes, rates = np.asarray(megabytes, float), np.asarray(bandwidth, float)
+    for name, value, count in (("megabytes", sizes, inst.n), ("bandwidth", rates, inst.m)):
+        if value.shape != (count,):
+            raise ValueError(f"{name}: shape {value.shape}; expected {(count,)}")
+        _check(name, value, 0, strict=name == "bandwidth")
+    return Instance(inst.length, inst.mips, inst.price, etc=inst.et() + sizes[:, None] / rates[None, :])

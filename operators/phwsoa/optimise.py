@@ -98,7 +98,7 @@ class Search:
         self.archive = pareto.Archive(self.how.archive, self.inst.n, len(self.axes), self.inst.gene_type)
         self.lines = nsga.reference_lines(len(self.axes))
         self.evals = self.delta_evals = self.gen = 0
-        self.best = None
+        self.best: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._first_population()
 
     def _box(self, f: np.ndarray) -> np.ndarray:
@@ -240,6 +240,11 @@ class Search:
 def volume(f: np.ndarray, inst: Instance) -> float:
     """Three-objective hypervolume of objectives `(k, 3)` (imbalance as cv) in the unit box."""
     return float(pareto.hv3(np.ascontiguousarray(bounds.box3(f, inst))))
+
+
+def serial(pop: int) -> Callable[..., None]:
+    """A caller of kernels over all individuals in this thread."""
+    return _pooled(pop, 1, None)
 
 
 def _pooled(pop: int, threads: int, executor: ThreadPoolExecutor | None) -> Callable[..., None]:

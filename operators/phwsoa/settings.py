@@ -25,6 +25,7 @@ class Fault(BaseModel):
     vm: int = field(unit="machine", source=OURS, ge=0)
     at_s: float = field(unit="wall s", source=OURS, ge=0)
     factor: float = field(2.0, unit="times as slow (kind slow)", source=OURS, gt=0)
+    for_s: float = field(0.0, unit="wall s until a stopped or slow machine goes on; 0: never", source=OURS, ge=0)
 
 
 class Execution(BaseModel):

@@ -71,15 +71,27 @@ def plan() -> tuple[Instance, np.ndarray]:
     return made, heuristics.lpt(made)
 
 
-@pytest.mark.parametrize("fault", ["kill", "stop"])
+@pytest.mark.parametrize("fault", [{"kill": [(0.15, 1)]}, {"stop": [(0.15, 1, 0.0)]}], ids=["kill", "stop"])
 def test_a_killed_or_stopped_machine_loses_no_task(fault, plan, ray_head):
     made, x = plan
-    table = execute(made, x, time_scale=1e-3, interval_s=0.2, address=ray_head, **{fault: [(0.15, 1)]})
+    table = execute(made, x, time_scale=1e-3, interval_s=0.2, address=ray_head, **fault)
     assert table["task"].to_list() == list(range(24))
     assert table["attempts"].max() == 2
     again = table.filter(table["attempts"] == 2)
     assert (again["vm"] != 1).all()
     assert (table["finish"] > table["start"]).all()
+
+
+def test_a_machine_that_is_slow_or_stopped_for_a_while_is_not_lost(plan, ray_head):
+    made, x = plan
+    table = execute(made, x, time_scale=1e-3, interval_s=2.0, address=ray_head, redistribute=False,
+                    stop=[(0.1, 1, 0.4)], slow=[(0.0, 2, 3.0, 0.3)])  # fmt: skip
+    assert table["vm"].to_list() == x.tolist()
+    assert (table["attempts"] == 1).all()
+    late = table.with_columns(by=table["finish"] - table["planned_finish"])
+    assert late.filter(late["vm"] == 2)["by"].max() > 50  # three times a task of at least 50 s
+    with pytest.raises(ValueError, match=r"slow \(vm 9\)"):
+        execute(made, x, time_scale=1, slow=[(0.0, 9, 2.0, 0.0)])
 
 
 def test_an_undisturbed_plan_runs_as_planned_and_all_killed_is_an_error(plan, ray_head):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from operators.phwsoa import bounds, heuristics, instance, objectives, sources, swf, twins
 from operators.phwsoa.instance import InfeasibleTask, Instance
+from tests.phwsoa.cases import related
 
 LINE = "1 0 5 {run} 4 -1 -1 4 100 -1 1 3 1 -1 0 -1 -1 -1"
 GOOD = "; a comment\n" + "\n".join(LINE.format(run=run) for run in (10, 0, 20)) + "\n"
@@ -95,6 +96,17 @@ def test_cost_is_degenerate_exactly_at_one_price_per_mips():
     constant = instance.five_class(jobs, 3, 4, 0, price="constant")
     costs = objectives.evaluate(constant, np.random.default_rng(0).integers(0, 4, (20, 3)))[:, 2]
     assert np.ptp(costs) < 1e-12
+
+
+def test_transfer_times_make_machines_unrelated():
+    made = related(6, 3)
+    moved = instance.with_transfer(made, np.arange(6.0), np.array([1.0, 2.0, 4.0]))
+    assert moved.et()[4, 1] == pytest.approx(made.et()[4, 1] + 2.0)
+    assert np.array_equal(instance.with_transfer(made, np.zeros(6), np.ones(3)).et(), made.et())
+    with pytest.raises(ValueError, match=r"bandwidth\[1\]"):
+        instance.with_transfer(made, np.ones(6), np.array([1.0, 0.0, 1.0]))
+    with pytest.raises(ValueError, match="megabytes: shape"):
+        instance.with_transfer(made, np.ones(5), np.ones(3))
 
 
 # log, n, m, bound (s), LPT, MCT and round robin over it: section 4 of the design, seed 0.
