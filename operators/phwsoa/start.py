@@ -20,14 +20,19 @@ def start_positions(inst: Instance, pop: int, init: str, seed: int) -> np.ndarra
     """Positions `(pop, n)` in [0, m); `heuristic` draws at random here, its seeds replace a part of them later."""
     if init not in INITS:
         raise ValueError(f"init (={init!r}): expected one of {', '.join(INITS)}")
-    rng = np.random.default_rng([seed, 1])
     if init.startswith("halton"):
-        from scipy.stats import qmc
-
-        unit = qmc.Halton(inst.n, scramble=init == "halton_scrambled", rng=rng).random(pop)
+        unit = halton(inst.n, pop, init == "halton_scrambled", seed)
     else:
-        unit = rng.random((pop, inst.n))
+        unit = np.random.default_rng([seed, 1]).random((pop, inst.n))
     return np.minimum(unit * inst.m, inst.m - 1e-9)
+
+
+@lru_cache(maxsize=16)  # all methods of one seed start from the same points
+def halton(n: int, pop: int, scramble: bool, seed: int) -> np.ndarray:
+    """The first `pop` points of the Halton sequence in `n` dimensions `(pop, n)`, in [0, 1)."""
+    from scipy.stats import qmc
+
+    return qmc.Halton(n, scramble=scramble, rng=np.random.default_rng([seed, 1])).random(pop)
 
 
 def opposites(position: np.ndarray, m: int) -> np.ndarray:
