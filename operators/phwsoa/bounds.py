@@ -92,42 +92,31 @@ def cost_range(inst: Instance) -> tuple[float, float]:
 def pareto_lower_front(inst: Instance, caps) -> np.ndarray:
     """Least cost `(k,)` of the LP relaxation under each makespan of `caps` (k,) s; inf where a cap is infeasible.
 
-    Related machines only (ValueError otherwise).
+    The LP shares all work out over classes of equal machines; a task may use the speeds that finish it in time. Cost
+    depends on the machine alone and the sets of fast enough machines are nested, so filling them from the fastest set
+    down, the cheapest machines first, solves it exactly (the tests compare with HiGHS). Related machines only
+    (ValueError otherwise).
     """
     if inst.kind != RELATED:
         raise ValueError("pareto_lower_front: defined for related machines and single-PE tasks without release times")
-    return np.array([_lp_cost(inst, float(cap)) for cap in np.atleast_1d(caps)])
-
-
-def _lp_cost(inst: Instance, cap: float) -> float:
-    """One LP on aggregated classes, everything scaled to about 1.
-
-    Tasks that may use the same speeds form a class, so with one task longer than `cap` on every machine it is
-    infeasible.
-    """
-    from scipy.optimize import linprog
-
-    speeds, member = np.unique(np.stack([inst.mips, inst.price], 1), axis=0, return_inverse=True)
-    count = np.bincount(member.ravel(), minlength=len(speeds))
-    total = inst.length.sum()
-    need = inst.length / (cap * (1 + 1e-12))  # the slowest speed each task may use
-    levels = np.unique(speeds[:, 0])
-    slowest = np.searchsorted(levels, need, side="left")
-    if slowest.max() >= len(levels):
-        return np.inf
-    work = np.bincount(slowest, weights=inst.length, minlength=len(levels)) / total
-    classes, k = len(levels), len(speeds)
-    cost = speeds[:, 1] / speeds[:, 0]
-    top = cost.max() or 1.0
-    # y[c, v]: share of all work of task class c on machine class v
-    allowed = speeds[None, :, 0] >= levels[:, None]
-    room = cap * count * speeds[:, 0] / total
-    at_most = np.tile(np.eye(k), (1, classes))
-    equal = np.kron(np.eye(classes), np.ones(k))
-    limits = [(0, None if ok else 0) for ok in allowed.ravel()]
-    found = linprog(np.tile(cost / top, classes), A_ub=at_most, b_ub=room, A_eq=equal, b_eq=work, bounds=limits,
-                    method="highs")  # fmt: skip
-    return float(found.fun * top * total / 3600.0) if found.status == 0 else np.inf
+    caps = np.atleast_1d(caps).astype(float)
+    classes, member = np.unique(np.stack([inst.mips, inst.price], 1), axis=0, return_inverse=True)
+    room = caps[:, None] * (np.bincount(member.ravel()) * classes[:, 0])
+    cost, levels = classes[:, 1] / classes[:, 0], np.unique(inst.mips)
+    lengths = np.sort(inst.length)
+    summed = np.concatenate([[0.0], np.cumsum(lengths)])
+    used, bad = np.zeros_like(room), lengths[-1] > levels[-1] * caps * (1 + 1e-12)
+    for level in range(len(levels) - 1, -1, -1):
+        slower = levels[level - 1] * caps * (1 + 1e-12) if level else np.zeros(len(caps))
+        short = summed[-1] - summed[np.searchsorted(lengths, slower, side="right")]
+        fit = np.flatnonzero(classes[:, 0] >= levels[level])
+        short = short - used[:, fit].sum(1)
+        for v in fit[np.argsort(cost[fit], kind="stable")]:
+            taken = np.clip(short, 0.0, room[:, v] - used[:, v])
+            used[:, v] += taken
+            short = short - taken
+        bad |= short > 1e-9 * summed[-1]
+    return np.where(bad, np.inf, used @ cost / 3600.0)
 
 
 def hv2(points: np.ndarray, reference: tuple[float, float]) -> float:

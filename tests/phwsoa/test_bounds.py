@@ -96,3 +96,48 @@ def test_rounding_and_annealing_beats_min_min_and_repeats():
     assert np.array_equal(x, lp_round.lp_round_ls(made, steps=200_000, seed=1))
     with pytest.raises(ValueError, match="unrelated"):
         lp_round.lp_round_ls(cases.related())
+
+
+def lp_cost(inst: Instance, cap: float) -> float:
+    """The LP of `pareto_lower_front` by HiGHS, on aggregated classes, everything scaled to about 1.
+
+    Tasks that may use the same speeds form a class, so with one task longer than `cap` on every machine it is
+    infeasible.
+    """
+    from scipy.optimize import linprog
+
+    speeds, member = np.unique(np.stack([inst.mips, inst.price], 1), axis=0, return_inverse=True)
+    count = np.bincount(member.ravel(), minlength=len(speeds))
+    total = inst.length.sum()
+    need = inst.length / (cap * (1 + 1e-12))  # the slowest speed each task may use
+    levels = np.unique(speeds[:, 0])
+    slowest = np.searchsorted(levels, need, side="left")
+    if slowest.max() >= len(levels):
+        return np.inf
+    work = np.bincount(slowest, weights=inst.length, minlength=len(levels)) / total
+    classes, k = len(levels), len(speeds)
+    cost = speeds[:, 1] / speeds[:, 0]
+    top = cost.max() or 1.0
+    # y[c, v]: share of all work of task class c on machine class v
+    allowed = speeds[None, :, 0] >= levels[:, None]
+    room = cap * count * speeds[:, 0] / total
+    at_most = np.tile(np.eye(k), (1, classes))
+    equal = np.kron(np.eye(classes), np.ones(k))
+    limits = [(0, None if ok else 0) for ok in allowed.ravel()]
+    found = linprog(np.tile(cost / top, classes), A_ub=at_most, b_ub=room, A_eq=equal, b_eq=work, bounds=limits,
+                    method="highs")  # fmt: skip
+    return float(found.fun * top * total / 3600.0) if found.status == 0 else np.inf
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_cost_front_is_the_lp_of_highs(seed):
+    rng = np.random.default_rng(seed)
+    n, m = int(rng.integers(1, 80)), int(rng.integers(1, 12))
+    speeds = rng.choice([500.0, 900.0, 1500.0, 2600.0], m)
+    made = Instance(np.exp(rng.normal(11, 1.5, n)), speeds, rng.choice([0.01, 0.03, 0.05], m))
+    low = bounds.lower_bound(made)
+    caps = np.concatenate([low * np.geomspace(0.5, 6, 25), [low]])
+    found, expected = bounds.pareto_lower_front(made, caps), [lp_cost(made, cap) for cap in caps]
+    assert found == pytest.approx(expected, rel=1e-7)
+    assert np.isfinite(found[-1])
+    assert np.isinf(found[0])
