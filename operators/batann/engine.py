@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from operators.batann import node_cache
 from operators.batann.state import MAX_L, MAX_W, NO_BUDGET, STATUS, Answer, QueryState
 
 if TYPE_CHECKING:
@@ -68,11 +69,13 @@ def make_engine(
     verify_reads: bool = True,
     native: bool | None = None,
     part_of: np.ndarray | None = None,
+    cache_nodes: int = 0,
 ) -> Opened:
     """An engine over `parts` of an index; several threads share its states (threads.py), `live` of them each.
 
     `part_of (n,)` uint8 overrides the index's map: an index of one partition then serves any partition of its nodes
-    (every server reads the one file), which spares a layout for each.
+    (every server reads the one file), which spares a layout for each. `cache_nodes` nodes near the starts of searches
+    are kept in memory (node_cache.py).
     Raises ValueError naming the argument, IndexCorrupt for files that are not the index's.
     """
     _check(io, live, refill, iops_cap, read_latency_us, threads)
@@ -85,10 +88,13 @@ def make_engine(
             raise ValueError(f"parts (={part}): this index has partitions 0 to {count - 1}")
     if part_of is not None:
         index = Repartitioned(index, part_of)
+    kept = node_cache.load(index, parts, cache_nodes) if cache_nodes else {}
     if core is None:
         from operators.batann.search import PythonEngine
 
         engine = PythonEngine(index, parts, server_id=server_id, live=live, iops_cap=iops_cap)
+        for part, sectors in kept.items():
+            engine.keep_sectors(part, *sectors)
         return Opened(engine, "pread", True, False)
     used = "pread" if io == "uring" and not uring_allowed() else io
     if used != io:
@@ -103,10 +109,12 @@ def make_engine(
         "read_latency_us": int(read_latency_us),
         "verify_reads": verify_reads,
     }
-    return _opened(core, index, parts, used, threads, options)
+    return _opened(core, index, parts, used, threads, options, kept)
 
 
-def _opened(core: Any, index: Any, parts: Sequence[int], io: str, threads: int, options: dict[str, Any]) -> Opened:
+def _opened(
+    core: Any, index: Any, parts: Sequence[int], io: str, threads: int, options: dict[str, Any], kept: node_cache.Kept
+) -> Opened:
     """A native engine a thread, each with the partitions' files open."""
     engines, page_cache = [], io == "mem"
     sizes = {"record_bytes": index.meta.record_bytes, "per_sector": index.meta.records_per_sector}
@@ -114,6 +122,8 @@ def _opened(core: Any, index: Any, parts: Sequence[int], io: str, threads: int, 
         engines.append(native_engine(core, index, core.engine_config(**options, **sizes, thread=thread)))
         for part in parts:
             page_cache |= _add_part(engines[-1], index, part, io)
+            if part in kept:
+                engines[-1].keep_sectors(part, *kept[part])
     if threads == 1:
         return Opened(engines[0], io, page_cache, True)
     from operators.batann.threads import EngineGroup

@@ -63,13 +63,17 @@ class PythonEngine:
         self._files = {part: open(index.part_path(part), "rb", buffering=0) for part in parts}  # noqa: SIM115
         self._ids = {part: np.asarray(index.part_ids(part)) for part in parts}
         self._crc = {part: np.asarray(index.part_crc(part)) for part in parts}
+        self._kept: dict[tuple[int, int], bytes] = {}
         self._inbox: list[tuple[QueryState, np.ndarray, float]] = []
         self._events: list[tuple[int, int, int, bytes]] = []
         self._pipe = os.pipe()
         self._error, self._next_read = "", 0.0
-        self._counters = dict.fromkeys(
-            ("submitted", "finished", "left", "failed", "reads", "rpc_served", "bad_sectors", "busy_us", "live_max"), 0
-        )
+        names = ("submitted", "finished", "left", "failed", "reads", "cached", "rpc_served", "bad_sectors", "busy_us")
+        self._counters = dict.fromkeys((*names, "live_max"), 0)
+
+    def keep_sectors(self, part: int, numbers: np.ndarray, sectors: np.ndarray) -> None:
+        """Sectors of a part that need no read."""
+        self._kept |= {(part, int(number)): row.tobytes() for number, row in zip(numbers, sectors, strict=True)}
 
     def submit(self, state: bytes, query: bytes) -> str:
         """Take a state; "" or why it is refused."""
@@ -180,9 +184,11 @@ class PythonEngine:
             self._error = f"node {node} is not in partition {part}"
             return None
         number = place // meta.records_per_sector
-        self._meter()
-        sector = os.pread(self._files[part].fileno(), SECTOR, number * SECTOR)
-        self._counters["reads"] += 1
+        sector = self._kept.get((part, number))
+        self._counters["reads" if sector is None else "cached"] += 1
+        if sector is None:
+            self._meter()
+            sector = os.pread(self._files[part].fileno(), SECTOR, number * SECTOR)
         if len(sector) != SECTOR or zlib.crc32(sector) != int(self._crc[part][number]):
             self._counters["bad_sectors"] += 1
             self._error = f"partition {part}, sector {number}: wrong checksum"

@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
         "--io", choices=("uring", "pread", "mem"), default="uring", help="(default uring; pread where refused)"
     )
     made.add_argument("--iops-cap", type=float, default=0, help="reads/s a server at most; 0: not metered (default)")
+    made.add_argument(
+        "--cache-nodes", type=int, default=0, help="nodes a server keeps in memory, nearest to where searches start"
+    )
     made.add_argument("--debug", action="store_true", help="show a traceback for any error")
     return made
 
@@ -115,7 +118,8 @@ def _cluster(options: argparse.Namespace, servers: int, ports: list[int]) -> "Cl
     from operators.batann.actors import Cluster
 
     launch = "ray" if options.ray else "process"
-    engine = {"live": options.live, "io": options.io, "iops_cap": options.iops_cap}
+    engine = {"live": options.live, "io": options.io, "iops_cap": options.iops_cap,
+              "cache_nodes": options.cache_nodes}  # fmt: skip
     return Cluster.start(
         options.index, servers, options.mode, replicas=options.replicas, launch=launch, ports=ports, **engine
     )

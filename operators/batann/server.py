@@ -304,6 +304,7 @@ class Server:
         io: str = "uring",
         queue_limit: int = QUEUE_LIMIT,
         epoch: int | None = None,
+        cache_nodes: int = 0,
     ):
         from operators.batann.layout import open_index
 
@@ -311,7 +312,7 @@ class Server:
         self.id, self.parts = server_id, tuple(parts)
         self.epoch = self.index.epoch if epoch is None else epoch
         options = {"threads": threads, "live": live, "refill": refill, "iops_cap": iops_cap, "io": io}
-        options["read_latency_us"] = read_latency_us
+        options |= {"read_latency_us": read_latency_us, "cache_nodes": cache_nodes}
         self._opened = engines.make_engine(self.index, self.parts, server_id=server_id, **options)
         self.core = ServerCore(
             server_id,

@@ -7,6 +7,7 @@ statistics from a seed; its known departure is that it is a little less clustere
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,8 +67,13 @@ def more_than_base(base: np.ndarray, images: Path, count: int) -> np.ndarray:
     raise ValueError(f"n: {images} gives {have} vectors beyond the first {len(base)}; expected at least {count} more")
 
 
-def sift_extract(path: Path | str) -> np.ndarray:
-    """SIFT descriptors `(m, 128)` uint8 of one image, as the set's were made (OpenCV 4.11)."""
+def needs(n: int, root: Path | None) -> None:
+    """Raise ValueError now if `load` of `n` vectors would find no usable OpenCV later."""
+    if n > BASE and datasets.present(SET, root):
+        _opencv()
+
+
+def _opencv() -> Any:
     try:
         import cv2
     except ImportError:
@@ -76,6 +82,12 @@ def sift_extract(path: Path | str) -> np.ndarray:
         ) from None
     if not cv2.__version__.startswith(OPENCV):
         raise ValueError(f"sift_extract: OpenCV {cv2.__version__}; expected {OPENCV}.x, by which the base was made")
+    return cv2
+
+
+def sift_extract(path: Path | str) -> np.ndarray:
+    """SIFT descriptors `(m, 128)` uint8 of one image, as the set's were made (OpenCV 4.11)."""
+    cv2 = _opencv()
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise ValueError(f"{path}: not a readable image")

@@ -40,6 +40,7 @@ def main(
     from operators.batann.truth import statistics
     from operators.batann.vectors import write_bin
 
+    sift.needs(max(settings.n, *settings.extrapolation.tiers), data)  # not after half an hour, in stage tiers
     found = sift.load(settings.n, settings.queries, settings.truth_k, root=data, seed=settings.seed)
     write_bin(out_base, found.base)
     write_bin(out_query, found.queries)

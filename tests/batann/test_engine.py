@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operators.batann import engine, metric
+from operators.batann import engine, metric, node_cache
 from operators.batann.build import Build
 from operators.batann.engine import make_engine, native_core, search_disk
-from operators.batann.layout import open_index
+from operators.batann.layout import SECTOR, IndexCorrupt, open_index
 from operators.batann.settings import Settings
 from operators.batann.state import ADAPTIVE, QueryState
 from operators.batann.truth import exact_neighbours, recall
@@ -43,6 +43,44 @@ def test_every_way_of_reading_gives_the_same_answers(one, W, flags):
         for option in options
     ]
     assert all(other == found[0] for other in found[1:])
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_cached_nodes_spare_the_disk_and_change_no_answer(one, native):
+    if native and native_core() is None:
+        pytest.skip("the native core is not built")
+    queries, reads = folders.queries(30), []
+    plain = facts(search_disk(make_engine(one, (0,), native=native), one.epoch, queries, 10, 30, 2))
+    for nodes in (0, 100, 500):
+        opened = make_engine(one, (0,), native=native, cache_nodes=nodes)
+        found = search_disk(opened, one.epoch, queries, 10, 30, 2)
+        counters = opened.engine.counters()
+        assert facts(found) == plain
+        assert counters["reads"] + counters["cached"] == found.work["reads"].sum()
+        reads.append(counters["reads"])
+    assert reads[2] < reads[1] < reads[0]
+    everything = make_engine(one, (0,), native=native, cache_nodes=one.meta.n)
+    assert facts(search_disk(everything, one.epoch, queries, 10, 30, 2)) == plain
+    assert everything.engine.counters()["reads"] == 0
+
+
+def test_a_node_cache_keeps_the_starts_of_searches_and_checks_sectors(tmp_path):
+    three = open_index(folders.index(3))
+    files = {part: node_cache._Records(three, part) for part in (0, 2)}
+    nodes = node_cache.nearest_to_start(three, files, 60)
+    own_heads = three.head.ids[np.isin(three.map[three.head.ids], (0, 2))]
+    assert len(nodes) == len(set(nodes.tolist())) == 60
+    assert np.isin(three.map[nodes], (0, 2)).all()
+    assert set(own_heads[:60].tolist()) <= set(nodes.tolist())
+    with pytest.raises(ValueError, match=r"cache_nodes \(=-1\)"):
+        make_engine(three, (0,), cache_nodes=-1)
+    shutil.copytree(folders.index(1), tmp_path / "index")
+    path = tmp_path / "index" / "part-00.index"
+    body = bytearray(path.read_bytes())
+    body[2 * SECTOR + 5] ^= 1
+    path.write_bytes(body)
+    with pytest.raises(IndexCorrupt, match="sector 2"):
+        make_engine(open_index(tmp_path / "index"), (0,), cache_nodes=2000)
 
 
 def test_recall_and_exact_distances(one):

@@ -39,7 +39,7 @@ def test_stop_continue_and_kill_reach_a_process():
     assert not is_alive(child.pid)
 
 
-@pytest.mark.parametrize("pid", [0, 1, -1, os.getpid()])
+@pytest.mark.parametrize("pid", [0, 1, -1, None], ids=["0", "init", "group", "self"])
 def test_nobody_else_is_struck(pid):
     with pytest.raises(ValueError, match="pid"):
-        strike("kill", pid)
+        strike("kill", os.getpid() if pid is None else pid)

@@ -55,6 +55,13 @@ class PyEngine {
     engine_->add_part(part, fd, ids.data(), ids.size(), crc ? crc->data() : nullptr, mapped ? mapped->data() : nullptr);
   }
 
+  void keep_sectors(int part, Array<uint64_t> numbers, Array<uint8_t> bytes) {
+    if (part < 0 || part > 255 || !engine_->owns(part) || bytes.size() != numbers.size() * SECTOR)
+      throw nb::value_error("keep_sectors: expected a part of this engine and 4096 bytes a sector");
+    keep_ = nb::make_tuple(keep_, numbers, bytes);
+    engine_->keep_sectors(part, numbers.data(), numbers.size(), bytes.data());
+  }
+
   std::string submit(nb::bytes state, nb::bytes query) {
     State parsed;
     std::string bad = parse_state(reinterpret_cast<const uint8_t*>(state.c_str()), state.size(), parsed);
@@ -137,7 +144,7 @@ class PyEngine {
     const Counters& c = engine_->counters();
     nb::dict out;
     out["submitted"] = c.submitted, out["finished"] = c.finished, out["left"] = c.left, out["failed"] = c.failed;
-    out["reads"] = c.reads, out["rpc_served"] = c.rpc_served, out["bad_sectors"] = c.bad_sectors;
+    out["reads"] = c.reads, out["cached"] = c.cached, out["rpc_served"] = c.rpc_served, out["bad_sectors"] = c.bad_sectors;
     out["busy_us"] = c.busy_us, out["live_max"] = c.live_max;
     out["waiting"] = engine_->waiting(), out["live"] = engine_->live();
     return out;
@@ -197,6 +204,7 @@ void bind_engine(nb::module_& m) {
            "n"_a, "d"_a, "type"_a, "max_degree"_a, "medoid"_a, "epoch"_a, "codes"_a, "part_of"_a, "centroids"_a,
            "offsets"_a, "head"_a.none(), "config"_a)
       .def("add_part", &PyEngine::add_part, "part"_a, "fd"_a, "ids"_a, "crc"_a.none(), "mapped"_a.none())
+      .def("keep_sectors", &PyEngine::keep_sectors, "part"_a, "numbers"_a, "bytes"_a)
       .def("submit", &PyEngine::submit, "state"_a, "query"_a)
       .def("submit_rpc", &PyEngine::submit_rpc, "body"_a, "query"_a)
       .def("rpc_reply", &PyEngine::rpc_reply, "body"_a)

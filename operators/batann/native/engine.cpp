@@ -55,7 +55,11 @@ Engine::~Engine() {
 }
 
 void Engine::add_part(int part, int fd, const uint32_t* ids, size_t count, const uint32_t* crc, const uint8_t* mapped) {
-  parts_[part] = std::make_unique<Part>(Part{fd, ids, count, crc, mapped});
+  parts_[part] = std::make_unique<Part>(Part{fd, ids, count, crc, mapped, {}});
+}
+
+void Engine::keep_sectors(int part, const uint64_t* numbers, size_t count, const uint8_t* bytes) {
+  for (size_t i = 0; i < count; i++) parts_[part]->kept[numbers[i]] = bytes + i * SECTOR;
 }
 
 Engine::Job& Engine::make_job(std::string&& query) {
@@ -165,6 +169,11 @@ bool Engine::issue(Job& job, uint32_t id) {
   const uint64_t place = uint64_t(found - part.ids);
   item.number = place / uint64_t(config_.per_sector);
   item.in_sector = uint32_t(place % uint64_t(config_.per_sector)) * uint32_t(config_.record_bytes);
+  if (auto kept = part.kept.find(item.number); kept != part.kept.end()) {
+    item.sector = kept->second;
+    counters_.cached++;
+    return true;
+  }
   Read& read = job.reads[slot];
   read.fd = part.fd, read.offset = item.number * SECTOR, read.owner = &job, read.index = int(slot);
   item.sector = part.mapped ? part.mapped + read.offset : job.pages[slot].get();

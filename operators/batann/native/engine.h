@@ -43,7 +43,7 @@ struct Config {
 };
 
 struct Counters {
-  uint64_t submitted = 0, finished = 0, left = 0, failed = 0, reads = 0, rpc_served = 0, bad_sectors = 0, busy_us = 0;
+  uint64_t submitted = 0, finished = 0, left = 0, failed = 0, reads = 0, cached = 0, rpc_served = 0, bad_sectors = 0, busy_us = 0;
   uint64_t live_max = 0;
 };
 
@@ -52,6 +52,8 @@ class Engine {
   Engine(const Memory& memory, const Config& config);
   ~Engine();
   void add_part(int part, int fd, const uint32_t* ids, size_t count, const uint32_t* crc, const uint8_t* mapped);
+  // Sectors of a part that need no read; `bytes` outlive the engine.
+  void keep_sectors(int part, const uint64_t* numbers, size_t count, const uint8_t* bytes);
   // The state's bytes were checked by parse_state; `query` holds d elements of the stored type.
   void submit(State&& state, std::string&& query);
   // A remote hop of the RPC mode: the answer leaves as an event for its origin.
@@ -79,6 +81,7 @@ class Engine {
     size_t count;
     const uint32_t* crc;
     const uint8_t* mapped;
+    std::unordered_map<uint64_t, const uint8_t*> kept;  // by sector number
   };
   struct Job;
 
