@@ -20,7 +20,7 @@ is left lies behind it, where it can grow in place.
 import numpy as np
 from numba.cpython.unsafe.numbers import leading_zeros, trailing_zeros
 
-from operators.lab.compiled import inner, kernel
+from operators.odma.compiled import inner, kernel
 
 UNITS, LIVE, N_FREE, N_LIVE = 0, 1, 2, 3
 TAG, GEN, NEXT, PREV, HEAD, BITS0, BITS1, BITS2, WORDS2 = 4, 5, 6, 7, 8, 9, 10, 11, 12

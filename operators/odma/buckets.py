@@ -128,6 +128,7 @@ class BucketManager:
         self._reference = np.zeros(bins) if start is None else np.asarray(start, float).copy()
         self._words = np.zeros(cutting.WORDS)
         self._words[cutting.WEIGHT] = 1.0
+        self._scratch = cutting.scratch(bins, k)
         self._rule = (align, decay, period, min_samples, hysteresis, drift)
         self.align, self.max_len, self.tau = align, max_len, tau
         self._history = [(0, 0, self._bounds.tolist())]
@@ -148,7 +149,7 @@ class BucketManager:
         if not length >= 1:
             raise ValueError(f"length (={length}): must be >= 1")
         place = (int(length) - 1) // self.align
-        changed = bool(cutting.observe(self._hist, self._reference, self._words, self._bounds, place, *self._rule))
+        changed = bool(cutting.observe(self._hist, self._reference, self._words, self._bounds, place, *self._rule, *self._scratch))
         if changed:
             self._history.append((self.version + 1, self.n_done, self._bounds.tolist()))
         return changed

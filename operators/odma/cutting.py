@@ -14,7 +14,7 @@ and the decision to cut again.
 
 import numpy as np
 
-from operators.lab.compiled import inner, kernel
+from operators.odma.compiled import inner, kernel
 
 # Words of the histogram's state: weight of the newest request, requests seen, seen at the last cut, cuts adopted.
 WEIGHT, SEEN, LAST, ADOPTED = 0, 1, 2, 3
@@ -34,54 +34,65 @@ def _best(before, mass, size, j, low, high):
     return best, value
 
 
-@kernel
-def cut(mass, size, k, plain):
+STACK = 64  # deeper than any halving of 2^31 candidates
+
+
+def scratch(m: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Working space of `cut_into` and `observe` for m candidates and k classes: f64[4, m] and i32[k + 1 + STACK, >= m]."""
+    return np.empty((4, m)), np.empty((k + 1 + STACK, max(m, k, 4)), np.int32)
+
+
+def cut(mass: np.ndarray, size: np.ndarray, k: int, plain: bool) -> np.ndarray:
     """Indices of the `k` boundaries that minimise the expected reservation; the last is the last candidate.
 
-    `mass` f64[m] cumulative, `size` f64[m] rising. At least `k` candidates.
+    `mass` f64[m] cumulative, `size` f64[m] rising. At least `k` candidates. `plain` tries every pair.
     """
+    floats, ints = scratch(len(mass), k)
+    cut_into(mass, size, k, plain, floats, ints)
+    return ints[k, :k].copy()
+
+
+@kernel
+def cut_into(mass, size, k, plain, floats, ints):
+    """`cut`, its answer in ints[k, :k]; rows 2 and 3 of `floats` and all of `ints` are overwritten."""
     m = len(mass)
-    before, after = np.empty(m), np.empty(m)
-    choice = np.zeros((k, m), np.int32)
-    stack = np.empty((64, 4), np.int64)
+    before, after = 2, 3
     for j in range(m):
-        before[j] = size[j] * mass[j]
+        floats[before, j] = size[j] * mass[j]
     for level in range(1, k):
         for j in range(level):
-            after[j] = np.inf
-        top = 0
-        stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3] = level, m - 1, level - 1, m - 2
-        while top >= 0:
-            left, right, low, high = stack[top, 0], stack[top, 1], stack[top, 2], stack[top, 3]
+            floats[after, j] = np.inf
+        top = k + 1
+        ints[top, 0], ints[top, 1], ints[top, 2], ints[top, 3] = level, m - 1, level - 1, m - 2
+        while top > k:
+            left, right, low, high = ints[top, 0], ints[top, 1], ints[top, 2], ints[top, 3]
             top -= 1
             if left > right:
                 continue
             j = right if plain else (left + right) >> 1
-            best, value = _best(before, mass, size, j, level - 1 if plain else low, min(high, j - 1))
-            choice[level, j] = best
-            after[j] = value
+            best, value = _best(floats[before], mass, size, j, level - 1 if plain else low, min(high, j - 1))
+            ints[level, j] = best
+            floats[after, j] = value
+            top += 1
             if plain:
-                top += 1
-                stack[top, 0], stack[top, 1], stack[top, 2], stack[top, 3] = left, j - 1, low, high
+                ints[top, 0], ints[top, 1], ints[top, 2], ints[top, 3] = left, j - 1, low, high
                 continue
+            ints[top, 0], ints[top, 1], ints[top, 2], ints[top, 3] = left, j - 1, low, best
             top += 1
-            stack[top, 0], stack[top, 1], stack[top, 2], stack[top, 3] = left, j - 1, low, best
-            top += 1
-            stack[top, 0], stack[top, 1], stack[top, 2], stack[top, 3] = j + 1, right, best, high
+            ints[top, 0], ints[top, 1], ints[top, 2], ints[top, 3] = j + 1, right, best, high
         before, after = after, before
-    found = np.empty(k, np.int32)
     j = m - 1
     for level in range(k - 1, -1, -1):
-        found[level] = j
-        j = choice[level, j]
-    return found
+        ints[k, level] = j
+        j = ints[level, j]
 
 
 @inner
-def expected(mass, size, chosen):
+def _expected(mass, size, chosen, k):
     """Expected reservation of boundaries given as candidate indices (tokens, when mass ends at 1)."""
     total, last = 0.0, 0.0
-    for i in chosen:
+    for j in range(k):
+        i = chosen[j]
         total += (mass[i] - last) * size[i]
         last = mass[i]
     return total
@@ -111,11 +122,12 @@ def ks_distance(hist, reference):
 
 
 @kernel
-def observe(hist, reference, words, bounds, bin_of, align, decay, period, min_samples, hysteresis, drift):
+def observe(hist, reference, words, bounds, bin_of, align, decay, period, min_samples, hysteresis, drift, floats,
+            ints):  # fmt: skip
     """Count one finished request in bin `bin_of`; cut again when it is time. True when `bounds` changed.
 
     hist, reference f64[m] (bin i: up to (i + 1) * align tokens; the reference is the histogram at the last cut), words
-    f64[WORDS], bounds i32[K] in tokens, rising, the last fixed; all changed in place. A cut is tried every `period`
+    f64[WORDS], bounds i32[K] in tokens, rising, the last fixed; all changed in place; `scratch` gives the last two. A cut is tried every `period`
     requests, and when the drift exceeds `drift`; it is adopted when it saves more than `hysteresis`.
     """
     m = len(hist)
@@ -134,7 +146,7 @@ def observe(hist, reference, words, bounds, bin_of, align, decay, period, min_sa
     if not due:
         return False
     words[LAST] = words[SEEN]
-    changed = recut(hist, bounds, align, hysteresis)
+    changed = recut(hist, bounds, align, hysteresis, floats, ints)
     for i in range(m):
         reference[i] = hist[i]
     words[ADOPTED] += changed
@@ -142,10 +154,10 @@ def observe(hist, reference, words, bounds, bin_of, align, decay, period, min_sa
 
 
 @kernel
-def recut(hist, bounds, align, hysteresis):
+def recut(hist, bounds, align, hysteresis, floats, ints):
     """Replace `bounds` (i32[K], changed in place) by the optimum for `hist` when that saves more than `hysteresis`."""
     m, k = len(hist), len(bounds)
-    mass, size = np.empty(m), np.empty(m)
+    mass, size = floats[0], floats[1]
     total = 0.0
     for i in range(m):
         total += hist[i]
@@ -156,13 +168,14 @@ def recut(hist, bounds, align, hysteresis):
     size[m - 1] = bounds[k - 1]
     for i in range(m):
         mass[i] /= total
-    chosen = cut(mass, size, k, False)
+    cut_into(mass, size, k, False, floats, ints)
+    chosen = ints[k]
     now, last = 0.0, 0.0
     for j in range(k):
         i = min((bounds[j] + align - 1) // align, m) - 1
         now += (mass[i] - last) * bounds[j]
         last = mass[i]
-    if expected(mass, size, chosen) > (1.0 - hysteresis) * now:
+    if _expected(mass, size, chosen, k) > (1.0 - hysteresis) * now:
         return False
     for j in range(k):
         bounds[j] = np.int32(size[chosen[j]])

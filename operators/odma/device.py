@@ -97,7 +97,7 @@ def serve(trace: pl.DataFrame, shape: Any, device: DeviceSpec, policy: Policy, *
                   shape.params(), device.alpha_of(_page_bytes(policy, shape)), float(charge_prefill)])  # fmt: skip
     bounds = np.array(policy.boundaries, np.int32)
     queues = np.full((2, len(bounds) if policy.kind == "s3" else 1), es.NOBODY, np.int32)
-    ring = np.full(int(r[es.OUTPUT].max()) + 2, es.NOBODY, np.int32)
+    ring = np.full(int(r[:, es.OUTPUT].max()) + 2, es.NOBODY, np.int32)
     n = len(trace)
     pages = np.zeros((2, max(2, capacity // policy.page + 2)), np.int32)
     pages[1] = np.arange(1, pages.shape[1] + 1)
@@ -106,7 +106,7 @@ def serve(trace: pl.DataFrame, shape: Any, device: DeviceSpec, policy: Policy, *
     cuts = np.zeros((sample_rows, len(bounds)), np.int32)
     hist, reference, words, window, c = _learning(policy, align)
     engine_loop.run(p, d, r, x, s, f, arena_core.new(units), np.zeros(units, np.int32), pages, ring, queues, bounds, hist,
-                    reference, words, window, c, np.zeros(n, np.int32), log, times, samples, cuts)  # fmt: skip
+                    reference, words, *cutting.scratch(len(hist), len(bounds)), window, c, np.zeros(n, np.int32), log, times, samples, cuts, np.inf)  # fmt: skip
     facts = {"capacity": capacity, "align": align, "weights": d[mem.WEIGHTS], "kv": d[mem.KV],
              "memory": device.mem_bytes, "alpha": d[mem.ALPHA], "mean_q": c[1]}  # fmt: skip
     kept, rows = int(s[es.LOGGED]), int(s[es.SAMPLED])
@@ -129,17 +129,17 @@ def _requests(trace: pl.DataFrame, policy: Policy, capacity: int, align: int):
             raise ValueError(f"trace row {row}: {name} is {values[row]}; must be >= 1")
     if not trace["arrival_s"].is_sorted():
         raise ValueError("trace: arrival_s falls; sort it")
-    r[es.INPUT], r[es.OUTPUT] = trace["input_tokens"].to_numpy(), trace["output_tokens"].to_numpy()
-    x[es.ARRIVAL] = trace["arrival_s"].to_numpy()
-    x[es.VALUE] = 1.0
+    r[:, es.INPUT], r[:, es.OUTPUT] = trace["input_tokens"].to_numpy(), trace["output_tokens"].to_numpy()
+    x[:, es.ARRIVAL] = trace["arrival_s"].to_numpy()
+    x[:, es.VALUE] = 1.0
     column = {"truth": "output_tokens", "mean": "mean", "q": q_column(policy.level)}.get(policy.value)
     if column:
         if column not in trace.columns:
             raise ConfigError(f"policy {policy.name}: the trace has no column {column!r}; predict it first")
-        x[es.VALUE] = np.maximum(trace[column].to_numpy(), 1.0)
+        x[:, es.VALUE] = np.maximum(trace[column].to_numpy(), 1.0)
     if policy.tau > 0:
-        x[es.SPREAD] = trace["u"].to_numpy()
-    largest = int((r[es.INPUT] + np.maximum(r[es.OUTPUT], policy.boundaries[-1])).max()) + 2 * align
+        x[:, es.SPREAD] = trace["u"].to_numpy()
+    largest = int((r[:, es.INPUT] + np.maximum(r[:, es.OUTPUT], policy.boundaries[-1])).max()) + 2 * align
     if policy.kind == "hybrid":
         largest += 2 * policy.page
     if largest > capacity:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from operators.lab.compiled import inner
+from operators.odma.compiled import inner
 from operators.odma import engine_memory as mem
 from operators.odma import engine_state as es
 
@@ -17,11 +17,11 @@ def grow(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, log, times, i)
     if p[mem.KIND] == mem.PAGED or p[mem.KIND] == mem.HYBRID:
         return _grow_page(p, r, s, f, a, owner, pages, ring, queues, log, times, i)
     align = np.int64(p[mem.ALIGN])
-    answer = np.int64(r[es.SIZE, i]) * align - r[es.INPUT, i]
-    tokens = np.int64(r[es.INPUT, i]) + mem.next_tokens(p, bounds, answer, np.int64(r[es.DONE, i]))
-    want = max(-(-tokens // align), np.int64(r[es.SIZE, i]) + 1)
-    s[es.ORDINARY_UNITS] -= r[es.ORDINARY, i]  # from here on it lives in the safety pool
-    r[es.ORDINARY, i] = 0
+    answer = np.int64(r[i, es.SIZE]) * align - r[i, es.INPUT]
+    tokens = np.int64(r[i, es.INPUT]) + mem.next_tokens(p, bounds, answer, np.int64(r[i, es.DONE]))
+    want = max(-(-tokens // align), np.int64(r[i, es.SIZE]) + 1)
+    s[es.ORDINARY_UNITS] -= r[i, es.ORDINARY]  # from here on it lives in the safety pool
+    r[i, es.ORDINARY] = 0
     if p[mem.COUNT] == 0 and mem.grow_in_place(p, r, s, f, a, log, times, i, want):
         return True
     if p[mem.OVERFLOW] != mem.RECOMPUTE and mem.move(p, r, s, f, a, owner, log, times, i, want):
@@ -46,7 +46,7 @@ def _grow_page(p, r, s, f, a, owner, pages, ring, queues, log, times, i):
     while True:
         if p[mem.KIND] == mem.PAGED:
             if mem.take(p, s, f, a, owner, log, times, i, 1) >= 0:
-                r[es.SIZE, i] += 1
+                r[i, es.SIZE] += 1
                 return True
         else:
             unit = mem.take(p, s, f, a, owner, log, times, i, np.int64(p[mem.PAGE]) // np.int64(p[mem.ALIGN]))
@@ -54,11 +54,11 @@ def _grow_page(p, r, s, f, a, owner, pages, ring, queues, log, times, i):
                 page = s[es.PAGE_TOP]
                 s[es.PAGE_TOP] = pages[1, page]
                 pages[0, page] = unit
-                pages[1, page] = r[es.TAIL, i]
-                r[es.TAIL, i] = page
-                if r[es.PAGES, i] == 0:
+                pages[1, page] = r[i, es.TAIL]
+                r[i, es.TAIL] = page
+                if r[i, es.PAGES] == 0:
                     s[es.N_TAIL] += 1
-                r[es.PAGES, i] += np.int32(p[mem.PAGE])
+                r[i, es.PAGES] += np.int32(p[mem.PAGE])
                 return True
         victim = s[es.RUN_TAIL]
         mem.preempt(p, r, s, f, a, pages, ring, queues, log, times, victim)
@@ -69,12 +69,12 @@ def _grow_page(p, r, s, f, a, owner, pages, ring, queues, log, times, i):
 @inner
 def _park(p, r, x, s, f, i):
     """Request i keeps its memory and generates nothing until there is room."""
-    r[es.STATE, i] = es.PARKED
-    x[es.SINCE, i] = f[es.TIME]
+    r[i, es.STATE] = es.PARKED
+    x[i, es.SINCE] = f[es.TIME]
     s[es.N_RUN] -= 1
     s[es.N_PARKED] += 1
-    s[es.USED_RUN] -= r[es.USED, i]
-    s[es.USED_PARKED] += r[es.USED, i]
+    s[es.USED_RUN] -= r[i, es.USED]
+    s[es.USED_PARKED] += r[i, es.USED]
 
 
 @inner
@@ -85,21 +85,21 @@ def retry_parked(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, log, t
     align = np.int64(p[mem.ALIGN])
     i = s[es.RUN_HEAD]
     while i != es.NOBODY:
-        if r[es.STATE, i] == es.PARKED:
-            answer = np.int64(r[es.SIZE, i]) * align - r[es.INPUT, i]
-            tokens = np.int64(r[es.INPUT, i]) + mem.next_tokens(p, bounds, answer, np.int64(r[es.DONE, i]))
-            want = max(-(-tokens // align), np.int64(r[es.SIZE, i]) + 1)
+        if r[i, es.STATE] == es.PARKED:
+            answer = np.int64(r[i, es.SIZE]) * align - r[i, es.INPUT]
+            tokens = np.int64(r[i, es.INPUT]) + mem.next_tokens(p, bounds, answer, np.int64(r[i, es.DONE]))
+            want = max(-(-tokens // align), np.int64(r[i, es.SIZE]) + 1)
             grown = p[mem.COUNT] == 0 and mem.grow_in_place(p, r, s, f, a, log, times, i, want)
             if grown or mem.move(p, r, s, f, a, owner, log, times, i, want):
-                r[es.STATE, i] = es.RUNNING
-                r[es.STEP, i] = s[es.NOW]
-                x[es.PARKED_S, i] += f[es.TIME] - x[es.SINCE, i]
+                r[i, es.STATE] = es.RUNNING
+                r[i, es.STEP] = s[es.NOW]
+                x[i, es.PARKED_S] += f[es.TIME] - x[i, es.SINCE]
                 s[es.N_RUN] += 1
                 s[es.N_PARKED] -= 1
-                s[es.USED_RUN] += r[es.USED, i]
-                s[es.USED_PARKED] -= r[es.USED, i]
+                s[es.USED_RUN] += r[i, es.USED]
+                s[es.USED_PARKED] -= r[i, es.USED]
                 mem.schedule(p, r, s, ring, i)
-        i = r[es.RUN_NEXT, i]
+        i = r[i, es.RUN_NEXT]
     if s[es.N_RUN] == 0:
         mem.preempt(p, r, s, f, a, pages, ring, queues, log, times, s[es.RUN_TAIL])
 
@@ -108,37 +108,37 @@ def retry_parked(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, log, t
 def _admit_one(p, r, x, s, f, a, owner, ring, bounds, q, log, times, i):
     """Reserve for request i and start it; False when it does not fit."""
     align = np.int64(p[mem.ALIGN])
-    done = np.int64(r[es.DONE, i])
-    held = np.int64(r[es.INPUT, i]) + done
+    done = np.int64(r[i, es.DONE])
+    held = np.int64(r[i, es.INPUT]) + done
     ordinary = False
     if p[mem.KIND] == mem.PAGED:
         page = np.int64(p[mem.PAGE])
         size = (held + page) // page
         if size > mem.free_units(p, s, a) - np.int64(p[mem.WATERMARK]) and s[es.N_RUN] > 0:
             return False
-        r[es.CLASS, i] = 0
+        r[i, es.CLASS] = 0
     else:
         if p[mem.KIND] != mem.FIXED:
-            r[es.CLASS, i] = mem.class_of(p, x, bounds, q, i)
-        tokens = mem.answer_tokens(p, r, x, bounds, i, r[es.CLASS, i], done)
-        size = -(-(np.int64(r[es.INPUT, i]) + tokens) // align)
-        large = p[mem.KIND] != mem.FIXED and (len(bounds) == 1 or r[es.CLASS, i] == len(bounds) - 1)
-        ordinary = not large and r[es.PREEMPTIONS, i] == 0
+            r[i, es.CLASS] = mem.class_of(p, x, bounds, q, i)
+        tokens = mem.answer_tokens(p, r, x, bounds, i, r[i, es.CLASS], done)
+        size = -(-(np.int64(r[i, es.INPUT]) + tokens) // align)
+        large = p[mem.KIND] != mem.FIXED and (len(bounds) == 1 or r[i, es.CLASS] == len(bounds) - 1)
+        ordinary = not large and r[i, es.PREEMPTIONS] == 0
         limit = p[mem.CAPACITY] - p[mem.SAFETY]
         if ordinary and s[es.ORDINARY_UNITS] + size > limit and s[es.N_RUN] > 0:
             return False
     unit = mem.take(p, s, f, a, owner, log, times, i, size)
     if unit < 0:
         return False
-    r[es.UNIT, i], r[es.SIZE, i] = unit, size
+    r[i, es.UNIT], r[i, es.SIZE] = unit, size
     if ordinary:
-        r[es.ORDINARY, i] = size
+        r[i, es.ORDINARY] = size
         s[es.ORDINARY_UNITS] += size
-    r[es.STATE, i] = es.RUNNING
-    r[es.USED, i], r[es.STEP, i] = held, s[es.NOW]
-    if math.isnan(x[es.START, i]):
-        x[es.START, i] = f[es.TIME]
-        r[es.FIRST, i] = mem.capacity_of(p, r, i)
+    r[i, es.STATE] = es.RUNNING
+    r[i, es.USED], r[i, es.STEP] = held, s[es.NOW]
+    if math.isnan(x[i, es.START]):
+        x[i, es.START] = f[es.TIME]
+        r[i, es.FIRST] = mem.capacity_of(p, r, i)
     es.run_append(r, s, i)
     s[es.N_RUN] += 1
     s[es.USED_RUN] += held
@@ -157,7 +157,7 @@ def admit(p, r, x, s, f, a, owner, ring, queues, bounds, q, log, times):
     for place in range(queues.shape[1] - 1, -1, -1):
         before, i, looked = np.int64(es.NOBODY), np.int64(queues[0, place]), 0
         while i != es.NOBODY and looked < ahead:
-            after = np.int64(r[es.WAIT_NEXT, i])
+            after = np.int64(r[i, es.WAIT_NEXT])
             if _admit_one(p, r, x, s, f, a, owner, ring, bounds, q, log, times, i):
                 es.wait_remove(r, s, queues, before, i, place)
             else:

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from operators.lab.compiled import inner, kernel
+from operators.odma.compiled import inner, kernel
 from operators.odma import arena_core as core
 from operators.odma import cutting, engine
 from operators.odma import engine_memory as mem
@@ -26,9 +26,9 @@ SAMPLE_FIELDS = 9
 def _finish(p, r, x, s, f, a, pages, log, times, i):
     """Request i is complete: it leaves, and its reservation is written down."""
     es.settle(r, s, i)
-    r[es.STATE, i] = es.FINISHED
-    x[es.FINISH, i] = f[es.TIME]
-    r[es.LAST, i] = mem.capacity_of(p, r, i)
+    r[i, es.STATE] = es.FINISHED
+    x[i, es.FINISH] = f[es.TIME]
+    r[i, es.LAST] = mem.capacity_of(p, r, i)
     mem.leave(p, r, s, i)
     s[es.N_DONE] += 1
     mem.drop(p, r, s, f, a, pages, log, times, i)
@@ -36,19 +36,32 @@ def _finish(p, r, x, s, f, a, pages, log, times, i):
 
 
 @inner
-def _learn(p, r, x, s, f, bounds, hist, reference, words, window, c, log, times, i):
+def _learn(p, r, x, s, f, bounds, hist, reference, words, floats, ints, window, c, log, times, i):
     """The history hears of a finished request: adaptive level, histogram, perhaps new classes."""
     if p[mem.ADAPT] > 0:
-        _adapt(p, window, c, math.log(r[es.OUTPUT, i] / x[es.VALUE, i]))
+        _adapt(p, window, c, math.log(r[i, es.OUTPUT] / x[i, es.VALUE]))
     if p[mem.DYNAMIC] > 0:
-        length = np.float64(r[es.OUTPUT, i])
+        length = np.float64(r[i, es.OUTPUT])
         if p[mem.CUT_ON] > 0:
-            length = max(1.0, x[es.NEED, i])
+            length = max(1.0, x[i, es.NEED])
         place = np.int64(math.ceil(length) - 1) // np.int64(p[mem.HIST_ALIGN])
         if cutting.observe(hist, reference, words, bounds, place, np.int64(p[mem.HIST_ALIGN]), p[mem.DECAY],
-                           p[mem.PERIOD], p[mem.MIN_SAMPLES], p[mem.HYSTERESIS], p[mem.DRIFT]):  # fmt: skip
+                           p[mem.PERIOD], p[mem.MIN_SAMPLES], p[mem.HYSTERESIS], p[mem.DRIFT], floats, ints):  # fmt: skip
             s[es.RECUTS] += 1
             mem.note(s, f, log, times, mem.RELABEL, -1, -1, len(bounds))
+
+
+@inner
+def _place(window, n, value):
+    """How many of the n sorted residuals are smaller than `value`."""
+    low, high = 0, n
+    while low < high:
+        middle = (low + high) >> 1
+        if window[1, middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @inner
@@ -59,11 +72,11 @@ def _adapt(p, window, c, residual):
     n, size = np.int64(c[2]), window.shape[1]
     if n == size:
         gone = window[0, np.int64(c[3])]
-        at = np.searchsorted(window[1, :n], gone)
+        at = _place(window, n, gone)
         for j in range(at, n - 1):
             window[1, j] = window[1, j + 1]
         n -= 1
-    at = np.searchsorted(window[1, :n], residual, side="right")
+    at = _place(window, n, residual)
     for j in range(n, at, -1):
         window[1, j] = window[1, j - 1]
     window[1, at] = residual
@@ -75,20 +88,20 @@ def _adapt(p, window, c, residual):
 
 
 @inner
-def _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, window, c, some, log,
+def _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints, window, c, some, log,
                times):  # fmt: skip
     """What the calendar holds for this step: ends first, then growth in order of admission."""
     place, count = s[es.NOW] % len(ring), 0
     i = np.int64(ring[place])
     ring[place] = es.NOBODY
     while i != es.NOBODY:
-        after = np.int64(r[es.CAL_NEXT, i])
-        if es.done_now(r, s, i) >= r[es.OUTPUT, i]:
+        after = np.int64(r[i, es.CAL_NEXT])
+        if es.done_now(r, s, i) >= r[i, es.OUTPUT]:
             _finish(p, r, x, s, f, a, pages, log, times, i)
-            _learn(p, r, x, s, f, bounds, hist, reference, words, window, c, log, times, i)
+            _learn(p, r, x, s, f, bounds, hist, reference, words, floats, ints, window, c, log, times, i)
         else:
             at = count
-            while at > 0 and r[es.SEQ, some[at - 1]] > r[es.SEQ, i]:
+            while at > 0 and r[some[at - 1], es.SEQ] > r[i, es.SEQ]:
                 some[at] = some[at - 1]
                 at -= 1
             some[at] = i
@@ -96,7 +109,7 @@ def _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, re
         i = after
     for k in range(count):
         i = np.int64(some[k])
-        if r[es.STATE, i] != es.RUNNING:
+        if r[i, es.STATE] != es.RUNNING:
             continue  # preempted a moment ago by one before it
         es.settle(r, s, i)
         if engine.grow(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, log, times, i):
@@ -124,9 +137,9 @@ def _pass_time(p, d, r, x, s, f, a):
             f[es.EXTERNAL_DT] += step_s * (1.0 - core.largest(a) / free)
     i = s[es.RUN_TAIL]
     for _ in range(s[es.ADMITTED_NOW]):
-        if math.isnan(x[es.TOKEN, i]):
-            x[es.TOKEN, i] = f[es.TIME]
-        i = np.int64(r[es.RUN_PREV, i])
+        if math.isnan(x[i, es.TOKEN]):
+            x[i, es.TOKEN] = f[es.TIME]
+        i = np.int64(r[i, es.RUN_PREV])
     s[es.USED_RUN] += s[es.N_RUN]
     s[es.PAGED_RUN] += s[es.N_RUN] if p[mem.KIND] == mem.PAGED else s[es.N_TAIL]
     s[es.STEPS] += 1
@@ -145,7 +158,7 @@ def _compact(p, d, r, s, f, a, owner, log, times, step_s):
             break
         i = owner[old]
         owner[unit] = i
-        r[es.UNIT, i] = unit
+        r[i, es.UNIT] = unit
         f[es.COMPACT_LEFT] -= size * tokens
         s[es.COMPACTED] += np.int64(size * tokens)
         s[es.COPIED_NOW] += np.int64(size * tokens)
@@ -178,13 +191,12 @@ def _sample(p, s, f, a, bounds, samples, cuts):
 @inner
 def _arrive(p, r, x, s, f, queues, bounds):
     """Requests whose time has come join their queue."""
-    n = r.shape[1]
-    while s[es.ARRIVED] < n and x[es.ARRIVAL, s[es.ARRIVED]] <= f[es.TIME]:
+    while s[es.ARRIVED] < s[es.N_ALL] and x[s[es.ARRIVED], es.ARRIVAL] <= f[es.TIME]:
         i = s[es.ARRIVED]
         place = np.int64(0)
         if p[mem.KIND] == mem.S3:
             place = np.int64(mem.class_of(p, x, bounds, 0.0, i))
-            r[es.CLASS, i] = place
+            r[i, es.CLASS] = place
         es.wait_push(r, s, queues, i, place, False)
         s[es.ARRIVED] += 1
 
@@ -199,25 +211,24 @@ def _nothing_runs(r, x, s, f, queues):
             i = np.int64(queues[0, place])
             if i != es.NOBODY:
                 es.wait_remove(r, s, queues, np.int64(es.NOBODY), i, place)
-                r[es.STATE, i] = es.FAILED
+                r[i, es.STATE] = es.FAILED
                 s[es.N_FAILED] += 1
-    elif s[es.ARRIVED] < r.shape[1]:
-        f[es.TIME] = max(f[es.TIME], x[es.ARRIVAL, s[es.ARRIVED]])
+    elif s[es.ARRIVED] < s[es.N_ALL]:
+        f[es.TIME] = max(f[es.TIME], x[s[es.ARRIVED], es.ARRIVAL])
 
 
 @kernel
-def run(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, window, c, some, log, times,
-        samples, cuts):  # fmt: skip
-    """Serve every request; all arrays but `p` (policy) and `d` (device) are changed in place.
+def run(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints, window, c, some, log, times,
+        samples, cuts, until):  # fmt: skip
+    """Serve every request, or go on until time `until`; all arrays but `p` (policy) and `d` (device) are changed in place.
 
     a allocator, owner i32[units], pages i32[2, n] free list of tail pages, ring i32[longest answer + 2], queues
-    i32[2, q], bounds i32[K], hist, reference f64[m], words f64[4], window f64[2, w], c f64[4], some i32[n] scratch, log
+    i32[2, q], bounds i32[K], hist, reference f64[m], words f64[4], floats and ints of cutting.scratch, window f64[2, w], c f64[4], some i32[n] scratch, log
     i32[4, rows], times f64[rows], samples f64[rows, SAMPLE_FIELDS], cuts i32[rows, K].
     """
-    n = r.shape[1]
-    while s[es.N_DONE] + s[es.N_FAILED] < n:
+    while s[es.N_DONE] + s[es.N_FAILED] < s[es.N_ALL] and f[es.TIME] < until:
         s[es.COPIED_NOW] = s[es.PREFILL_NOW] = s[es.PREEMPTED_NOW] = s[es.ADMITTED_NOW] = 0
-        _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, window, c, some, log,
+        _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints, window, c, some, log,
                    times)  # fmt: skip
         _arrive(p, r, x, s, f, queues, bounds)
         engine.retry_parked(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, log, times)

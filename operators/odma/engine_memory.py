@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from operators.lab.compiled import inner
+from operators.odma.compiled import inner
 from operators.odma import arena_core as core
 from operators.odma import engine_state as es
 
@@ -72,29 +72,29 @@ def give(p, s, f, a, log, times, i, unit, size):
 @inner
 def drop(p, r, s, f, a, pages, log, times, i):
     """Request i gives up everything it holds."""
-    give(p, s, f, a, log, times, i, r[es.UNIT, i], r[es.SIZE, i])
-    while r[es.TAIL, i] != es.NOBODY:
-        page = r[es.TAIL, i]
+    give(p, s, f, a, log, times, i, r[i, es.UNIT], r[i, es.SIZE])
+    while r[i, es.TAIL] != es.NOBODY:
+        page = r[i, es.TAIL]
         give(p, s, f, a, log, times, i, pages[0, page], np.int64(p[PAGE]) // np.int64(p[ALIGN]))
-        r[es.TAIL, i] = pages[1, page]
+        r[i, es.TAIL] = pages[1, page]
         pages[1, page] = s[es.PAGE_TOP]
         s[es.PAGE_TOP] = page
-    s[es.ORDINARY_UNITS] -= r[es.ORDINARY, i]
-    r[es.ORDINARY, i] = 0
-    r[es.UNIT, i] = es.NOBODY
-    r[es.SIZE, i] = 0
-    r[es.PAGES, i] = 0
+    s[es.ORDINARY_UNITS] -= r[i, es.ORDINARY]
+    r[i, es.ORDINARY] = 0
+    r[i, es.UNIT] = es.NOBODY
+    r[i, es.SIZE] = 0
+    r[i, es.PAGES] = 0
 
 
 @inner
 def class_of(p, x, bounds, q, i):
     """Class of a request: the smallest that covers its bound, the last when it is doubtful."""
     k = len(bounds) - 1
-    x[es.NEED, i] = x[es.VALUE, i] * math.exp(q)
-    if p[TAU] > 0 and not x[es.SPREAD, i] <= p[TAU]:
+    x[i, es.NEED] = x[i, es.VALUE] * math.exp(q)
+    if p[TAU] > 0 and not x[i, es.SPREAD] <= p[TAU]:
         return k
     for j in range(k):
-        if bounds[j] >= x[es.NEED, i]:
+        if bounds[j] >= x[i, es.NEED]:
             return j
     return k
 
@@ -103,7 +103,7 @@ def class_of(p, x, bounds, q, i):
 def answer_tokens(p, r, x, bounds, i, chosen, done):
     """Tokens reserved for the answer of class `chosen` when `done` of them exist already."""
     if p[KIND] == FIXED:
-        return max(np.int64(x[es.VALUE, i]), done + 1)
+        return max(np.int64(x[i, es.VALUE]), done + 1)
     tokens = np.int64(bounds[chosen])
     return tokens if tokens > done else next_tokens(p, bounds, tokens, done)
 
@@ -126,15 +126,15 @@ def next_tokens(p, bounds, now, done):
 def capacity_of(p, r, i):
     """Tokens request i may hold before it must grow."""
     if p[KIND] == PAGED:
-        return np.int64(r[es.SIZE, i]) * np.int64(p[PAGE])
-    return np.int64(r[es.SIZE, i]) * np.int64(p[ALIGN]) + r[es.PAGES, i]
+        return np.int64(r[i, es.SIZE]) * np.int64(p[PAGE])
+    return np.int64(r[i, es.SIZE]) * np.int64(p[ALIGN]) + r[i, es.PAGES]
 
 
 @inner
 def schedule(p, r, s, ring, i):
     """When request i, running and settled, must be looked at next: at its end, or when its reservation is full."""
-    left = np.int64(r[es.OUTPUT, i]) - r[es.DONE, i]
-    room = capacity_of(p, r, i) - r[es.USED, i]
+    left = np.int64(r[i, es.OUTPUT]) - r[i, es.DONE]
+    room = capacity_of(p, r, i) - r[i, es.USED]
     cal_steps = min(left, room)
     es.cal_add(r, s, ring, i, cal_steps)
 
@@ -142,11 +142,11 @@ def schedule(p, r, s, ring, i):
 @inner
 def leave(p, r, s, i):
     """Running request i, settled, is no longer counted among the running."""
-    s[es.USED_RUN] -= r[es.USED, i]
+    s[es.USED_RUN] -= r[i, es.USED]
     if p[KIND] == PAGED:
-        s[es.PAGED_RUN] -= r[es.USED, i]
-    elif r[es.PAGES, i] > 0:
-        s[es.PAGED_RUN] -= r[es.USED, i] - np.int64(r[es.SIZE, i]) * np.int64(p[ALIGN])
+        s[es.PAGED_RUN] -= r[i, es.USED]
+    elif r[i, es.PAGES] > 0:
+        s[es.PAGED_RUN] -= r[i, es.USED] - np.int64(r[i, es.SIZE]) * np.int64(p[ALIGN])
         s[es.N_TAIL] -= 1
     s[es.N_RUN] -= 1
 
@@ -155,33 +155,33 @@ def leave(p, r, s, i):
 def preempt(p, r, s, f, a, pages, ring, queues, log, times, i):
     """Request i loses its memory and waits again, first in its queue; what it has generated will be prefilled."""
     es.settle(r, s, i)
-    if r[es.STATE, i] == es.PARKED:
+    if r[i, es.STATE] == es.PARKED:
         s[es.N_PARKED] -= 1
-        s[es.USED_PARKED] -= r[es.USED, i]
+        s[es.USED_PARKED] -= r[i, es.USED]
     else:
-        if r[es.DUE, i] > s[es.NOW]:
+        if r[i, es.DUE] > s[es.NOW]:
             es.cal_remove(r, ring, i)
         leave(p, r, s, i)
     drop(p, r, s, f, a, pages, log, times, i)
     es.run_remove(r, s, i)
-    r[es.PREEMPTIONS, i] += 1
+    r[i, es.PREEMPTIONS] += 1
     s[es.PREEMPTED_NOW] += 1
-    es.wait_push(r, s, queues, i, r[es.CLASS, i] if p[KIND] == S3 else 0, True)
+    es.wait_push(r, s, queues, i, r[i, es.CLASS] if p[KIND] == S3 else 0, True)
 
 
 @inner
 def grow_in_place(p, r, s, f, a, log, times, i, want):
     """Extend by what lies free behind, up to `want` units in all; False when not one unit is there."""
-    room = core.room_behind(a, r[es.UNIT, i])
-    more = min(room, want - r[es.SIZE, i])
+    room = core.room_behind(a, r[i, es.UNIT])
+    more = min(room, want - r[i, es.SIZE])
     if more < 1:
         return False
-    core.extend(a, r[es.UNIT, i], more)
-    r[es.SIZE, i] += more
+    core.extend(a, r[i, es.UNIT], more)
+    r[i, es.SIZE] += more
     s[es.USED_UNITS] += more
-    r[es.GROWN, i] += 1
+    r[i, es.GROWN] += 1
     s[es.GROWN_ALL] += 1
-    note(s, f, log, times, GROW, i, r[es.UNIT, i], r[es.SIZE, i])
+    note(s, f, log, times, GROW, i, r[i, es.UNIT], r[i, es.SIZE])
     return True
 
 
@@ -197,15 +197,15 @@ def move(p, r, s, f, a, owner, log, times, i, want):
         if unit < 0:
             return False
         owner[unit] = i
-        core.release(a, r[es.UNIT, i])
+        core.release(a, r[i, es.UNIT])
         note(s, f, log, times, GROW, i, unit, want)
-    s[es.USED_UNITS] += want - r[es.SIZE, i]
-    r[es.UNIT, i] = unit
-    r[es.SIZE, i] = want
-    r[es.COPIES, i] += 1
-    r[es.COPIED, i] += r[es.USED, i]
-    s[es.COPIED_NOW] += r[es.USED, i]
-    s[es.MOVED] += r[es.USED, i]
+    s[es.USED_UNITS] += want - r[i, es.SIZE]
+    r[i, es.UNIT] = unit
+    r[i, es.SIZE] = want
+    r[i, es.COPIES] += 1
+    r[i, es.COPIED] += r[i, es.USED]
+    s[es.COPIED_NOW] += r[i, es.USED]
+    s[es.MOVED] += r[i, es.USED]
     return True
 
 
@@ -223,10 +223,10 @@ def wait_or_recompute(p, d, r, s, f, bounds, i, want):
     soonest = np.int64(1 << 40)
     j = s[es.RUN_HEAD]
     while j != es.NOBODY:
-        if j != i and r[es.SIZE, j] >= want and r[es.STATE, j] == es.RUNNING:
+        if j != i and r[j, es.SIZE] >= want and r[j, es.STATE] == es.RUNNING:
             left = capacity_of(p, r, j) - es.used_now(r, s, j)
             soonest = min(soonest, max(left, 1))
-        j = r[es.RUN_NEXT, j]
-    prefill_s = 2 * d[PARAMS] * r[es.USED, i] / d[FLOPS] if d[PREFILL] > 0 else 0.0
+        j = r[j, es.RUN_NEXT]
+    prefill_s = 2 * d[PARAMS] * r[i, es.USED] / d[FLOPS] if d[PREFILL] > 0 else 0.0
     # A parked request also holds its memory for that long: its own token per step is what is lost.
     return soonest * step_s < prefill_s * max(1, s[es.N_RUN])

@@ -25,27 +25,27 @@ MEASURES = (
 def measures(outcome: "Outcome") -> dict[str, float]:
     """MEASURES of one run; shares are of requests, a growth in place is no copy."""
     r, x, s, f = outcome.r, outcome.x, outcome.s, outcome.f
-    ended = r[es.STATE] == es.FINISHED
-    span = np.nanmax(x[es.FINISH]) - x[es.ARRIVAL].min()
-    latency = (x[es.FINISH] - x[es.ARRIVAL])[ended]
+    ended = r[:, es.STATE] == es.FINISHED
+    span = np.nanmax(x[:, es.FINISH]) - x[:, es.ARRIVAL].min()
+    latency = (x[:, es.FINISH] - x[:, es.ARRIVAL])[ended]
     busy, n = f[es.BUSY], len(ended)
     live = f[es.LIVE_DT] / busy
     return {
-        "tps": float(r[es.OUTPUT][ended].sum() / span),
+        "tps": float(r[:, es.OUTPUT][ended].sum() / span),
         "rps": float(ended.sum() / span),
         "util_live": float(f[es.LIVE_DT] / f[es.RESERVED_DT]),
-        "util_final": float((r[es.INPUT] + r[es.OUTPUT])[ended].sum() / r[es.LAST][ended].sum()),
+        "util_final": float((r[:, es.INPUT] + r[:, es.OUTPUT])[ended].sum() / r[:, es.LAST][ended].sum()),
         "util_device": float((outcome.facts["weights"] + outcome.facts["kv"] * live) / outcome.facts["memory"]),
         "external": float(f[es.EXTERNAL_DT] / busy),
         "batch_mean": float(f[es.BATCH_DT] / busy),
-        "copies_share": float(r[es.COPIES].sum() / n),
-        "preempt_share": float(r[es.PREEMPTIONS].sum() / n),
-        "ttft_p99_s": float(np.quantile((x[es.TOKEN] - x[es.ARRIVAL])[ended], 0.99)),
+        "copies_share": float(r[:, es.COPIES].sum() / n),
+        "preempt_share": float(r[:, es.PREEMPTIONS].sum() / n),
+        "ttft_p99_s": float(np.quantile((x[:, es.TOKEN] - x[:, es.ARRIVAL])[ended], 0.99)),
         "latency_p99_s": float(np.quantile(latency, 0.99)),
         "latency_mean_s": float(latency.mean()),
         "moved_bytes": float(s[es.MOVED] * outcome.facts["kv"]),
-        "grown_share": float(r[es.GROWN].sum() / n),
-        "parked_s": float(x[es.PARKED_S].sum()),
+        "grown_share": float(r[:, es.GROWN].sum() / n),
+        "parked_s": float(x[:, es.PARKED_S].sum()),
         "recuts": float(s[es.RECUTS]),
         "failed": float((~ended).sum()),
     }
@@ -58,20 +58,20 @@ def requests(trace: pl.DataFrame, outcome: "Outcome") -> pl.DataFrame:
         {
             "request_id": trace["request_id"] if "request_id" in trace.columns else [str(i) for i in range(len(trace))],
             "device": np.zeros(len(trace), np.int32),
-            "arrival_s": x[es.ARRIVAL],
-            "input_tokens": r[es.INPUT],
-            "output_tokens": r[es.OUTPUT],
-            "predicted": x[es.VALUE],
-            "class": r[es.CLASS],
-            "reserved_first": r[es.FIRST],
-            "reserved_last": r[es.LAST],
-            "start_s": x[es.START],
-            "first_token_s": x[es.TOKEN],
-            "finish_s": x[es.FINISH],
-            "copies": r[es.COPIES],
-            "copied_tokens": r[es.COPIED],
-            "preemptions": r[es.PREEMPTIONS],
-            "parked_s": x[es.PARKED_S],
+            "arrival_s": x[:, es.ARRIVAL],
+            "input_tokens": r[:, es.INPUT],
+            "output_tokens": r[:, es.OUTPUT],
+            "predicted": x[:, es.VALUE],
+            "class": r[:, es.CLASS],
+            "reserved_first": r[:, es.FIRST],
+            "reserved_last": r[:, es.LAST],
+            "start_s": x[:, es.START],
+            "first_token_s": x[:, es.TOKEN],
+            "finish_s": x[:, es.FINISH],
+            "copies": r[:, es.COPIES],
+            "copied_tokens": r[:, es.COPIED],
+            "preemptions": r[:, es.PREEMPTIONS],
+            "parked_s": x[:, es.PARKED_S],
             "restarts": np.zeros(len(trace), np.int32),
         }
     )
