@@ -15,7 +15,7 @@ from operators.odma import arena_core, cutting, engine_loop
 from operators.odma import engine_memory as mem
 from operators.odma import engine_state as es
 from operators.odma.errors import ConfigError
-from operators.odma.policies import CUT_ON, KINDS, ORDERS, OVERFLOWS, Policy
+from operators.odma.policies import CUT_ON, JUMPS, KINDS, ORDERS, OVERFLOWS, Policy
 
 OPS = ("reserve", "release", "grow", "relabel", "compact")
 WINDOW = 1000
@@ -167,6 +167,7 @@ def _numbers(policy: Policy, count: bool, align: int, capacity: int) -> tuple[np
     p[mem.PERIOD], p[mem.DECAY], p[mem.MIN_SAMPLES] = policy.period, policy.decay, policy.min_samples
     p[mem.HYSTERESIS], p[mem.DRIFT], p[mem.DYNAMIC] = policy.hysteresis, policy.drift, policy.dynamic
     p[mem.CUT_ON], p[mem.COMPACT], p[mem.HIST_ALIGN] = CUT_ON.index(policy.cut_on), policy.compaction, align
+    p[mem.JUMP] = JUMPS.index(policy.jump)
     return p, units
 
 

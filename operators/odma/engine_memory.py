@@ -14,8 +14,8 @@ from operators.odma import engine_state as es
 
 # Policy numbers `p`, f64.
 KIND, COUNT, ALIGN, CAPACITY, PAGE, WATERMARK, SAFETY, TAU, ORDER, OVERFLOW, ADAPT, GAMMA, TARGET = range(13)
-PERIOD, DECAY, MIN_SAMPLES, HYSTERESIS, DRIFT, DYNAMIC, CUT_ON, COMPACT, HIST_ALIGN = range(13, 22)
-P_FIELDS = 22
+PERIOD, DECAY, MIN_SAMPLES, HYSTERESIS, DRIFT, DYNAMIC, CUT_ON, COMPACT, HIST_ALIGN, JUMP = range(13, 23)
+P_FIELDS = 23
 # Device numbers `d`, f64.
 WEIGHTS, KV, STREAM, FLOPS, PARAMS, ALPHA, PREFILL = range(7)
 D_FIELDS = 7
@@ -116,9 +116,9 @@ def next_tokens(p, bounds, now, done):
         if double > done:
             return double
     elif p[KIND] != FIXED:
-        for bound in bounds:
-            if bound > done and bound > now:
-                return np.int64(bound)
+        for j in range(len(bounds) - 1 if p[JUMP] > 0 else 0, len(bounds)):
+            if bounds[j] > done and bounds[j] > now:
+                return np.int64(bounds[j])
     return done + np.int64(p[ALIGN])  # beyond the last class (514 > 512): one unit at a time
 
 

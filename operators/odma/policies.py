@@ -18,6 +18,7 @@ VALUES = ("truth", "none", "mean", "q")
 OVERFLOWS = ("cost", "copy", "park", "recompute")
 ORDERS = ("fcfs", "tag")
 CUT_ON = ("lengths", "needs")
+JUMPS = ("next", "large")
 S3_CLASSES = 10
 MOST_SAFETY = 0.3
 
@@ -42,6 +43,7 @@ class Policy:
     overflow: str = "cost"
     order: str = "fcfs"
     cut_on: str = "lengths"
+    jump: str = "next"
     page: int = 16
     watermark: float = 0.0
     gamma: float = 0.02
@@ -61,6 +63,7 @@ class Policy:
             ("overflow", self.overflow, OVERFLOWS),
             ("order", self.order, ORDERS),
             ("cut_on", self.cut_on, CUT_ON),
+            ("jump", self.jump, JUMPS),
         ):
             if value not in known:
                 raise ConfigError(f"{name} (={value!r}): expected one of {', '.join(known)}")

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from operators.odma import features
+from operators.odma.conditional import Conditional
 from operators.odma.conformal import Conformal, split
 from operators.odma.errors import NotFitted
 from operators.odma.settings import check_levels
@@ -28,7 +29,8 @@ RIDGE_SPREAD = 30.0
 SIDE_SCALE = 0.3  # of a standardised number beside unit-length word weights
 LEAST_SPREAD, MOST_SPREAD = 0.1, 2.5
 FOLDS = 5
-LOG, ROOT, SPREAD = 0, 1, 2
+LOG, ROOT, SPREAD, BELOW = 0, 1, 2, 3
+MARKS = 16  # lengths whose probability is fitted directly, for the most probable class
 
 
 class Prediction(NamedTuple):
@@ -73,8 +75,13 @@ class LengthPredictor:
         log_residual = np.log(lengths / mean)
         self.residuals = np.sort(log_residual / (u if self.scaled else 1.0))
         self.train_u = np.sort(u)
+        self.conditional = Conditional.learn(mean, lengths)
+        self._prices = self.conditional.prices(mean, lengths, self.levels)
+        self.train_needs = self.conditional.needs(mean, self._prices)
+        self._marks = np.unique(np.quantile(lengths, np.arange(1, MARKS + 1) / (MARKS + 1)))
         weights = [_ridge(x, targets[:, LOG]), _ridge(x, targets[:, ROOT])]
         weights.append(_ridge(x, np.abs(log_residual), RIDGE_SPREAD))
+        weights += [_ridge(x, (lengths <= mark).astype(float)) for mark in self._marks]
         self._weights = np.column_stack([w for w, _ in weights])
         self._bias = np.array([b for _, b in weights])
         self._q = np.array([split(self.residuals, level) for level in self.levels])
@@ -125,26 +132,36 @@ class LengthPredictor:
             u[out] = x[out] @ w + b
         return mean, np.clip(u, LEAST_SPREAD, MOST_SPREAD)
 
-    def raw(
-        self, instruction: Sequence[str], input: Sequence[str], meta: Sequence[str] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and spread, without quantiles."""
+    def _scores(self, instruction: Sequence[str], input: Sequence[str], meta: Sequence[str] | None) -> np.ndarray:
+        """Every linear score of n requests: log, root, spread, and P(L <= mark) of each mark."""
         if self._vocabulary is None:
             raise NotFitted("LengthPredictor: not trained; call fit or load first")
         features.check("prompts", instruction)
         features.check("inputs", input)
-        score = np.empty((len(instruction), 3))
-        terms = len(self._vocabulary.idf)
+        weights, terms, beside = self._weights, len(self._vocabulary.idf), len(features.SIDE)
+        score = np.zeros((len(instruction), weights.shape[1]))
+        numbers = np.empty((len(instruction), beside))
         for i, (a, b) in enumerate(zip(instruction, input, strict=True)):
-            columns, weights = self._vocabulary.row(features.terms(a, b))
-            score[i] = weights @ self._weights[columns] if columns else 0.0
-        beside = np.array([features.side(a, b) for a, b in zip(instruction, input, strict=True)]).reshape(-1, len(features.SIDE))
-        score += (beside - self._centre) / self._width * SIDE_SCALE @ self._weights[terms : terms + len(features.SIDE)]
+            columns, shares = self._vocabulary.row(features.terms(a, b))
+            if columns:
+                score[i] = shares @ weights[columns]
+            numbers[i] = features.side(a, b)
+        score += (numbers - self._centre) / self._width * SIDE_SCALE @ weights[terms : terms + beside]
         if self._labels and meta is not None:
-            labelled = np.vstack([self._weights[terms + len(features.SIDE) :], np.zeros(3)])
+            labelled = np.vstack([weights[terms + beside :], np.zeros(weights.shape[1])])
             score += labelled[[self._labels.get(label, len(self._labels)) for label in meta]]
-        score += self._bias
+        return score + self._bias
+
+    def raw(
+        self, instruction: Sequence[str], input: Sequence[str], meta: Sequence[str] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and spread, without quantiles."""
+        score = self._scores(instruction, input, meta)
         return _blend(score[:, LOG], score[:, ROOT]), np.clip(score[:, SPREAD], LEAST_SPREAD, MOST_SPREAD)
+
+    def needs(self, mean: np.ndarray) -> np.ndarray:
+        """Cost-aware reservations `(n, levels)` of requests predicted at `mean` (see conditional.py)."""
+        return self.conditional.needs(mean, self._prices)
 
     def predict(
         self, instruction: Sequence[str], input: Sequence[str], meta: Sequence[str] | None = None
@@ -170,12 +187,22 @@ class LengthPredictor:
         """The spread that `quantile` of the training prompts stay below (out of fold)."""
         return float(np.quantile(self.train_u, quantile))
 
-    def class_shares(self, mean: np.ndarray, u: np.ndarray, edges: np.ndarray) -> np.ndarray:
-        """Probability of each class (edges[j-1], edges[j]] `(n, classes)`, from the residuals; the last is open."""
-        scale = u[:, None] if self.scaled else 1.0
-        marks = np.log(np.asarray(edges, float)[None, :-1] / mean[:, None]) / scale
-        below = np.searchsorted(self.residuals, marks, side="right") / len(self.residuals)
-        return np.diff(below, prepend=0.0, append=1.0, axis=1)
+    def class_shares(
+        self, instruction: Sequence[str], input: Sequence[str], edges: np.ndarray, meta: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Probability of each class (edges[j-1], edges[j]] `(n, classes)`; the last class is open.
+
+        The mean of two estimates: the lengths seen near this prediction, and the probabilities fitted directly.
+        """
+        score = self._scores(instruction, input, meta)
+        inner = np.asarray(edges, float)[:-1]
+        near = self.conditional.below(_blend(score[:, LOG], score[:, ROOT]), inner)
+        fitted = np.maximum.accumulate(np.clip(score[:, BELOW:], 0, 1), axis=1)
+        marks = np.concatenate([[0.0], self._marks])
+        direct = np.array([np.interp(inner, marks, row, right=1.0) for row in np.pad(fitted, ((0, 0), (1, 0)))])
+        far = inner > self._marks[-1]  # nothing was fitted out there
+        direct[:, far] = near[:, far]
+        return np.diff((near + direct) / 2, prepend=0.0, append=1.0, axis=1)
 
     def save(self, path: Path) -> None:
         """Write `predictor.json` and `predictor.npz` into the folder `path`."""
@@ -184,7 +211,9 @@ class LengthPredictor:
         facts = {"levels": self.levels, "scaled": self.scaled, "terms": words, "labels": list(self._labels)}
         (path / "predictor.json").write_text(json.dumps(facts))
         np.savez(path / "predictor.npz", idf=self._vocabulary.idf, weights=self._weights, bias=self._bias,
-                 centre=self._centre, width=self._width, residuals=self.residuals, train_u=self.train_u)  # fmt: skip
+                 centre=self._centre, width=self._width, residuals=self.residuals, train_u=self.train_u,
+                 train_needs=self.train_needs, prices=self._prices, marks=self._marks,
+                 knots=self.conditional.knots, table=self.conditional.table)  # fmt: skip
 
     @classmethod
     def load(cls, path: Path) -> "LengthPredictor":
@@ -196,6 +225,8 @@ class LengthPredictor:
             made._weights, made._bias = arrays["weights"], arrays["bias"]
             made._centre, made._width = arrays["centre"], arrays["width"]
             made.residuals, made.train_u = arrays["residuals"], arrays["train_u"]
+            made.train_needs, made._prices, made._marks = arrays["train_needs"], arrays["prices"], arrays["marks"]
+            made.conditional = Conditional(arrays["knots"], arrays["table"])
         made._labels = {label: i for i, label in enumerate(facts["labels"])}
         made._q = np.array([split(made.residuals, level) for level in made.levels])
         made._adaptive = {}
