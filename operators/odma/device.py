@@ -132,7 +132,8 @@ def _requests(trace: pl.DataFrame, policy: Policy, capacity: int, align: int):
     r[:, es.INPUT], r[:, es.OUTPUT] = trace["input_tokens"].to_numpy(), trace["output_tokens"].to_numpy()
     x[:, es.ARRIVAL] = trace["arrival_s"].to_numpy()
     x[:, es.VALUE] = 1.0
-    column = {"truth": "output_tokens", "mean": "mean", "q": q_column(policy.level)}.get(policy.value)
+    column = {"truth": "output_tokens", "mean": "mean", "q": q_column(policy.level),
+              "need": q_column(policy.level, "n")}.get(policy.value)
     if column:
         if column not in trace.columns:
             raise ConfigError(f"policy {policy.name}: the trace has no column {column!r}; predict it first")
@@ -147,9 +148,9 @@ def _requests(trace: pl.DataFrame, policy: Policy, capacity: int, align: int):
     return r, x, s, f
 
 
-def q_column(level: float) -> str:
-    """Name of the column with the bound of a level."""
-    return f"q{round(level * 100)}"
+def q_column(level: float, letter: str = "q") -> str:
+    """Name of the column with the bound (q) or the cost-aware reservation (n) of a level."""
+    return f"{letter}{round(level * 100)}"
 
 
 def _numbers(policy: Policy, count: bool, align: int, capacity: int) -> tuple[np.ndarray, int]:

@@ -14,7 +14,7 @@ from operators.odma.buckets import histogram, optimal_buckets
 from operators.odma.errors import ConfigError
 
 KINDS = ("fixed", "classes", "s3", "paged", "hybrid")
-VALUES = ("truth", "none", "mean", "q")
+VALUES = ("truth", "none", "mean", "q", "need")
 OVERFLOWS = ("cost", "copy", "park", "recompute")
 ORDERS = ("fcfs", "tag")
 CUT_ON = ("lengths", "needs")

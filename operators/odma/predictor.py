@@ -26,11 +26,12 @@ from operators.odma.settings import check_levels
 
 RIDGE = 1.0
 RIDGE_SPREAD = 30.0
+TOLERANCE = 1e-3
 SIDE_SCALE = 0.3  # of a standardised number beside unit-length word weights
 LEAST_SPREAD, MOST_SPREAD = 0.1, 2.5
 FOLDS = 5
 LOG, ROOT, SPREAD, BELOW = 0, 1, 2, 3
-MARKS = 16  # lengths whose probability is fitted directly, for the most probable class
+MARKS = 12  # lengths whose probability is fitted directly, for the most probable class
 
 
 class Prediction(NamedTuple):
@@ -74,7 +75,7 @@ class LengthPredictor:
         mean, u = self._out_of_fold(x, targets, fold)
         log_residual = np.log(lengths / mean)
         self.residuals = np.sort(log_residual / (u if self.scaled else 1.0))
-        self.train_u = np.sort(u)
+        self.train_u, self.train_lengths = np.sort(u), lengths
         self.conditional = Conditional.learn(mean, lengths)
         self._prices = self.conditional.prices(mean, lengths, self.levels)
         self.train_needs = self.conditional.needs(mean, self._prices)
@@ -212,7 +213,7 @@ class LengthPredictor:
         (path / "predictor.json").write_text(json.dumps(facts))
         np.savez(path / "predictor.npz", idf=self._vocabulary.idf, weights=self._weights, bias=self._bias,
                  centre=self._centre, width=self._width, residuals=self.residuals, train_u=self.train_u,
-                 train_needs=self.train_needs, prices=self._prices, marks=self._marks,
+                 train_needs=self.train_needs, train_lengths=self.train_lengths, prices=self._prices, marks=self._marks,
                  knots=self.conditional.knots, table=self.conditional.table)  # fmt: skip
 
     @classmethod
@@ -225,6 +226,7 @@ class LengthPredictor:
             made._weights, made._bias = arrays["weights"], arrays["bias"]
             made._centre, made._width = arrays["centre"], arrays["width"]
             made.residuals, made.train_u = arrays["residuals"], arrays["train_u"]
+            made.train_lengths = arrays["train_lengths"]
             made.train_needs, made._prices, made._marks = arrays["train_needs"], arrays["prices"], arrays["marks"]
             made.conditional = Conditional(arrays["knots"], arrays["table"])
         made._labels = {label: i for i, label in enumerate(facts["labels"])}
@@ -236,7 +238,7 @@ class LengthPredictor:
 def _ridge(x, y: np.ndarray, alpha: float = RIDGE) -> tuple[np.ndarray, float]:
     from sklearn.linear_model import Ridge
 
-    fitted = Ridge(alpha=alpha).fit(x, y)
+    fitted = Ridge(alpha=alpha, tol=TOLERANCE).fit(x, y)
     return np.asarray(fitted.coef_), float(fitted.intercept_)
 
 

@@ -52,9 +52,11 @@ class Settings(lab.Settings):
         SETS, unit="length mixes", source="paper: Alpaca and Google-NQ; AlpacaEval lengths stand in for the latter"
     )
     prompts: int = field(18_000, unit="Alpaca prompts with measured lengths; 5/9 train", source="data set", ge=200)
-    reference: bool = field(True, unit="flag: accuracy on the 52,002 reference answers too", source="our choice")
+    reference_prompts: int = field(
+        10_000, unit="training prompts with reference answers; all others test", source="our choice", ge=200
+    )
     boosted: bool = field(False, unit="flag: LightGBM beside the ridge, where it is installed", source="our choice")
-    hard_models: int = field(40, unit="models of AlpacaEval", source="our choice: spread by mean length", ge=2)
+    hard_models: int = field(20, unit="models of AlpacaEval", source="our choice: spread by mean length", ge=2)
     policies: tuple[Policy, ...] = field(POLICIES, unit="names", source="paper, S3, vLLM and bounds of ours")
     alphas: tuple[float, ...] = field(
         (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
@@ -70,11 +72,15 @@ class Settings(lab.Settings):
     period: int = field(512, unit="completions between re-cuts", source="our choice", ge=1)
     decay: float = field(0.995, unit="weight of a finished length per later one", source="our choice", gt=0, le=1)
     tau_quantile: float = field(
-        0.9, unit="quantile of the training spread above which a request is doubtful", source="our choice", gt=0, le=1
+        0.97, unit="quantile of the training spread above which a request is doubtful", source="our choice", gt=0, le=1
     )
     level: float = field(0.9, unit="conformal level of a reservation", source="our choice", gt=0, lt=1)
     levels: tuple[float, ...] = field((0.5, 0.7, 0.8, 0.9, 0.95, 0.99), unit="levels predicted", source="our choice")
-    assign_on: Literal["q", "mean"] = field("q", unit="name", source="our choice")
+    assign_on: Literal["need", "q", "mean"] = field(
+        "need", unit="name", source="q is the plain bound; need covers as many at less memory-time (conditional.py)"
+    )
+    cut_on: Literal["needs", "lengths"] = field("needs", unit="name", source="paper: finished lengths; ours: their bounds")
+    jump: Literal["next", "large"] = field("large", unit="class after an overflow", source="paper names both")
     adaptive: bool = field(True, unit="flag: adaptive conformal level", source="our choice")
     gamma: float = field(0.02, unit="step of the adaptive level", source="our choice", gt=0, lt=1)
     window: int = field(1000, unit="residuals kept by the adaptive bound", source="our choice", ge=10)
