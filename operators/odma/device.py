@@ -83,34 +83,79 @@ class Tables(NamedTuple):
     alloc_log: pl.DataFrame
 
 
-def serve(trace: pl.DataFrame, shape: Any, device: DeviceSpec, policy: Policy, *, count: bool = False,
-          charge_prefill: bool = True, align: int = 16, log_rows: int = 0, sample_rows: int = 20_000) -> Outcome:
+class Stepper:
+    """A device that is advanced in time; requests are added as they arrive.
+
+    `trace` holds every request that may be added. ConfigError when the device cannot hold one largest request.
+    """
+
+    def __init__(self, trace: pl.DataFrame, shape: Any, device: DeviceSpec, policy: Policy, *, count: bool = False,
+                 charge_prefill: bool = True, align: int = 16, log_rows: int = 0, sample_rows: int = 20_000):  # fmt: skip
+        capacity = device.kv_tokens(shape, align)
+        self._r, self._x = _requests(trace, policy, capacity, align)
+        self.r, self.x, self.s, self.f = es.arrays(len(trace))
+        self.s[es.N_ALL] = 0
+        p, units = _numbers(policy, count, align, capacity)
+        d = np.array([shape.weight_bytes(), shape.kv_bytes_per_token(), device.stream_Bps, device.compute_flops,
+                      shape.params(), device.alpha_of(_page_bytes(policy, shape)), float(charge_prefill)])  # fmt: skip
+        bounds = np.array(policy.boundaries, np.int32)
+        queues = np.full((2, len(bounds) if policy.kind == "s3" else 1), es.NOBODY, np.int32)
+        ring = np.full(int(self._r[:, es.OUTPUT].max()) + 2, es.NOBODY, np.int32)
+        pages = np.zeros((2, max(2, capacity // policy.page + 2)), np.int32)
+        pages[1] = np.arange(1, pages.shape[1] + 1)
+        self._log = np.zeros((4, log_rows), np.int32), np.zeros(log_rows)
+        self._samples = np.zeros((sample_rows, engine_loop.SAMPLE_FIELDS)), np.zeros((sample_rows, len(bounds)), np.int32)
+        hist, reference, words, window, self._c = _learning(policy, align)
+        self._arguments = (p, d, self.r, self.x, self.s, self.f, arena_core.new(units), np.zeros(units, np.int32), pages,
+                           ring, queues, bounds, hist, reference, words, *cutting.scratch(len(hist), len(bounds)), window,
+                           self._c, np.zeros(len(trace), np.int32), *self._log, *self._samples)  # fmt: skip
+        self._unit = policy.page if policy.kind == "paged" else align
+        self._policy, self._bounds = policy, bounds
+        self._facts = {"capacity": capacity, "align": align, "weights": d[mem.WEIGHTS], "kv": d[mem.KV],
+                       "memory": device.mem_bytes, "alpha": d[mem.ALPHA]}  # fmt: skip
+
+    def add(self, i: int) -> int:
+        """Request i of the trace arrives here; its number on this device."""
+        j = int(self.s[es.N_ALL])
+        self.r[j], self.x[j] = self._r[i], self._x[i]
+        self.s[es.N_ALL] = j + 1
+        return j
+
+    def add_all(self) -> None:
+        """Every request of the trace arrives here."""
+        self.r[:], self.x[:] = self._r, self._x
+        self.s[es.N_ALL] = len(self.r)
+
+    def advance(self, until: float) -> None:
+        """Serve until time `until`, or until nothing is left to do."""
+        engine_loop.run(*self._arguments, until)
+
+    def reserved_tokens(self) -> int:
+        """Tokens reserved now."""
+        return int(self.s[es.USED_UNITS]) * self._unit
+
+    def first_guess(self, i: int) -> float:
+        """What the answer of request i of the trace will reserve, roughly."""
+        return float(min(max(self._x[i, es.VALUE], self._bounds[0]), self._bounds[-1]))
+
+    def outcome(self) -> Outcome:
+        """What has happened so far, of the requests that arrived here."""
+        n, kept, rows = (int(self.s[place]) for place in (es.N_ALL, es.LOGGED, es.SAMPLED))
+        return Outcome(self.r[:n], self.x[:n], self.s, self.f, (self._log[0][:, :kept], self._log[1][:kept]),
+                       (self._samples[0][:rows], self._samples[1][:rows]), self._policy, self._facts)  # fmt: skip
+
+
+def serve(trace: pl.DataFrame, shape: Any, device: DeviceSpec, policy: Policy, **options: Any) -> Outcome:
     """Serve `trace` on one device.
 
-    `trace` has arrival_s (non-decreasing), input_tokens, output_tokens and, as the policy needs, mean, q<level>, u.
-    `count` counts tokens instead of placing blocks. ConfigError when the device cannot hold one largest request.
-    """  # fmt: skip
-    capacity = device.kv_tokens(shape, align)
-    r, x, s, f = _requests(trace, policy, capacity, align)
-    p, units = _numbers(policy, count, align, capacity)
-    d = np.array([shape.weight_bytes(), shape.kv_bytes_per_token(), device.stream_Bps, device.compute_flops,
-                  shape.params(), device.alpha_of(_page_bytes(policy, shape)), float(charge_prefill)])  # fmt: skip
-    bounds = np.array(policy.boundaries, np.int32)
-    queues = np.full((2, len(bounds) if policy.kind == "s3" else 1), es.NOBODY, np.int32)
-    ring = np.full(int(r[:, es.OUTPUT].max()) + 2, es.NOBODY, np.int32)
-    n = len(trace)
-    pages = np.zeros((2, max(2, capacity // policy.page + 2)), np.int32)
-    pages[1] = np.arange(1, pages.shape[1] + 1)
-    log, times = np.zeros((4, log_rows), np.int32), np.zeros(log_rows)
-    samples = np.zeros((sample_rows, engine_loop.SAMPLE_FIELDS))
-    cuts = np.zeros((sample_rows, len(bounds)), np.int32)
-    hist, reference, words, window, c = _learning(policy, align)
-    engine_loop.run(p, d, r, x, s, f, arena_core.new(units), np.zeros(units, np.int32), pages, ring, queues, bounds, hist,
-                    reference, words, *cutting.scratch(len(hist), len(bounds)), window, c, np.zeros(n, np.int32), log, times, samples, cuts, np.inf)  # fmt: skip
-    facts = {"capacity": capacity, "align": align, "weights": d[mem.WEIGHTS], "kv": d[mem.KV],
-             "memory": device.mem_bytes, "alpha": d[mem.ALPHA], "mean_q": c[1]}  # fmt: skip
-    kept, rows = int(s[es.LOGGED]), int(s[es.SAMPLED])
-    return Outcome(r, x, s, f, (log[:, :kept], times[:kept]), (samples[:rows], cuts[:rows]), policy, facts)
+    `trace` has arrival_s (non-decreasing), input_tokens, output_tokens and, as the policy needs, mean, q<level>,
+    n<level>, u. `options`: `count` (count tokens instead of placing blocks), `charge_prefill`, `align`, `log_rows` and
+    `sample_rows` (what is kept at most). ConfigError when the device cannot hold one largest request.
+    """
+    stepper = Stepper(trace, shape, device, policy, **options)
+    stepper.add_all()
+    stepper.advance(np.inf)
+    return stepper.outcome()
 
 
 def _page_bytes(policy: Policy, shape: Any) -> int:
@@ -118,8 +163,8 @@ def _page_bytes(policy: Policy, shape: Any) -> int:
 
 
 def _requests(trace: pl.DataFrame, policy: Policy, capacity: int, align: int):
-    """The state arrays with the trace in them."""
-    r, x, s, f = es.arrays(len(trace))
+    """The columns of r and x with the trace in them."""
+    r, x, _, _ = es.arrays(len(trace))
     if len(trace) == 0:
         raise ValueError("trace: empty")
     for name in ("input_tokens", "output_tokens"):
@@ -145,7 +190,7 @@ def _requests(trace: pl.DataFrame, policy: Policy, capacity: int, align: int):
         largest += 2 * policy.page
     if largest > capacity:
         raise ConfigError(f"capacity (={capacity} tokens): less than one largest request ({largest} tokens)")
-    return r, x, s, f
+    return r, x
 
 
 def q_column(level: float, letter: str = "q") -> str:
@@ -210,15 +255,14 @@ def simulate_cluster(trace: pl.DataFrame, shape: Any, devices: list[DeviceSpec],
                      **options: Any) -> Tables:  # fmt: skip
     """The same over several devices with one pool each; tables have a `device` column.
 
-    Requests go to the device with least reserved bytes, then to the one with the shortest queue: `assign`.
+    Requests go to the device with least reserved bytes, then to the one with the shortest queue (`cluster.choose`).
     """
     from operators.odma import cluster, metrics
 
-    place = cluster.assign(trace, shape, devices, policy)
+    place, steppers = cluster.serve(trace, shape, devices, policy, **options)
     parts = []
-    for number, spec in enumerate(devices):
-        mine = trace.filter(pl.Series(place == number))
-        outcome = serve(mine, shape, spec, policy, **options)
+    for number, stepper in enumerate(steppers):
+        mine, outcome = trace.filter(pl.Series(place == number)), stepper.outcome()
         tables = (metrics.requests(mine, outcome), metrics.samples(outcome), metrics.alloc_log(outcome))
         parts.append([table.with_columns(device=pl.lit(number, pl.Int32)) for table in tables])
     return Tables(*(pl.concat(column) for column in zip(*parts, strict=True)))
