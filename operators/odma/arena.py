@@ -112,12 +112,9 @@ class Arena:
 
         `used` says how many tokens hold data (default: all). On OutOfMemory the old extent stays as it is.
         """
-        unit, need = self._unit(extent), self._units(tokens)
-        old = extent.tokens // self.align
-        if need <= old or self._core.extend(unit, need - old):
-            self._asked[unit] = max(tokens, self._asked[unit])
-            return self._extent(unit), 0
-        found = self._core.reserve(need)
+        if (grown := self.extend(extent, tokens)) is not None:
+            return grown, 0
+        found = self._core.reserve(self._units(tokens))
         if found < 0:
             return OutOfMemory(tokens, self._core.largest() * self.align, self.free)
         moved = self._extent(found)
@@ -126,6 +123,14 @@ class Arena:
         self._copy(extent.offset, moved.offset, copied)
         self.release(extent)
         return moved, copied
+
+    def extend(self, extent: Extent, tokens: int) -> Extent | None:
+        """The same extent grown in place to at least `tokens` tokens, None when the space behind is not free."""
+        unit, more = self._unit(extent), self._units(tokens) - extent.tokens // self.align
+        if more > 0 and not self._core.extend(unit, more):
+            return None
+        self._asked[unit] = max(tokens, self._asked[unit])
+        return self._extent(unit)
 
     def release(self, extent: Extent) -> None:
         """Give an extent back. InvalidExtent when it is not live, or no longer this one."""

@@ -111,6 +111,11 @@ class Settings(lab.Settings):
     devices: int = field(4, unit="devices", source="paper: 4 cards", ge=1)
     frontier_classes: tuple[int, ...] = field((4, 8, 12, 16), unit="size classes", source="our choice")
     frontier_levels: tuple[float, ...] = field((0.5, 0.7, 0.8, 0.9, 0.95), unit="conformal levels", source="our choice")
+    real_devices: int = field(3, unit="device processes of the real run", source="our choice", ge=2)
+    real_level: float = field(
+        0.5, unit="level of its reservations", source="our choice: half overflow, so that moves are common", gt=0, lt=1
+    )
+    real_patience_s: float = field(20.0, unit="s without an answer before a device is lost", source="our choice", gt=0)
     real_tokens: int = field(65_536, unit="tokens of a real device's arena", source="our choice", ge=1024)
     real_token_bytes: int = field(1024, unit="bytes per token of the real arena", source="our choice", ge=64)
     real_requests: int = field(200, unit="requests of the real run", source="our choice", ge=10)
@@ -151,8 +156,11 @@ class Settings(lab.Settings):
         for name in ("max_len", "max_len_alpaca", "page", "hybrid_page"):
             if getattr(self, name) % self.align:
                 raise ConfigError(f"{name} (={getattr(self, name)}): must be a multiple of align (={self.align})")
-        if self.level not in self.levels:
-            raise ConfigError(f"level (={self.level}): must be one of levels (={list(self.levels)})")
+        for name in ("level", "real_level", "frontier_levels"):
+            given = getattr(self, name)
+            for level in given if isinstance(given, tuple) else (given,):
+                if level not in self.levels:
+                    raise ConfigError(f"{name} (={level}): must be one of levels (={list(self.levels)})")
         return self
 
     def longest(self, name: str) -> int:
