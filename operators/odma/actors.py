@@ -15,17 +15,17 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from operators.lab import faults
-from operators.odma.buckets import BucketManager
 from operators.odma.cluster_state import ClusterState
 from operators.odma.conformal import Conformal
-from operators.odma.predictor import LengthPredictor
 from operators.odma.real_device import RealDevice, Report, Request
-from operators.odma.settings import Fault
+
+if TYPE_CHECKING:
+    from operators.odma.settings import Fault
 
 START_PATIENCE_S = 120.0
 POLL_S = 0.02
@@ -43,6 +43,10 @@ class DeviceActor:
         self._device = RealDevice(capacity, width, hold=self._hold)
         self._armed, self._held = "", ""
         self._never = threading.Event()
+
+    def reset(self, *arguments: Any) -> None:
+        """Begin anew in the same process."""
+        self.__init__(*arguments)
 
     def hello(self) -> int:
         """Its process id."""
@@ -72,8 +76,14 @@ class PredictorActor:
     """Predictions of micro-batches; `behave` makes it slow or lie."""
 
     def __init__(self, folder: str):
+        from operators.odma.predictor import LengthPredictor
+
         self._predictor = LengthPredictor.load(Path(folder))
         self._behaviour = ""
+
+    def reset(self, *arguments: Any) -> None:
+        """Begin anew in the same process."""
+        self.__init__(*arguments)
 
     def hello(self) -> int:
         return os.getpid()
@@ -96,11 +106,17 @@ class BucketManagerActor:
     """The histogram and its boundaries, in a process of its own."""
 
     def __init__(self, options: dict[str, Any], saved: dict | None, since: list[int]):
+        from operators.odma.buckets import BucketManager
+
         self._manager = BucketManager(**options)
         if saved:
             self._manager.restore(saved)
         for length in since:
             self._manager.observe(length)
+
+    def reset(self, *arguments: Any) -> None:
+        """Begin anew in the same process."""
+        self.__init__(*arguments)
 
     def hello(self) -> int:
         return os.getpid()
@@ -114,15 +130,21 @@ class BucketManagerActor:
 
 
 class Member:
-    """An actor, its process, and the call it owes."""
+    """An actor, its process, and the call it owes; `worn` when a fault has hit it."""
 
     def __init__(self, ray: Any, kind: type, *arguments: Any, threads: int = 1):
-        self.ray = ray
+        self.ray, self.kind, self.worn = ray, kind, False
         actor = ray.remote(kind).options(num_cpus=0, max_concurrency=threads, max_restarts=0)
         self.actor = actor.remote(*arguments)
-        self.pid = ray.get(self.actor.hello.remote(), timeout=START_PATIENCE_S)
+        self._hello = self.actor.hello.remote()
+        self.pid = 0
         self.call: Any = None
         self.since = 0.0
+
+    def ready(self) -> "Member":
+        """Wait until the process is there."""
+        self.pid = self.ray.get(self._hello, timeout=START_PATIENCE_S)
+        return self
 
     def ask(self, name: str, *arguments: Any, patience_s: float = START_PATIENCE_S) -> Any:
         """An answer; None when the process is dead or too slow."""
@@ -133,17 +155,52 @@ class Member:
 
     def end(self) -> None:
         """Kill the process for good."""
-        if faults.is_alive(self.pid):
+        if self.pid and faults.is_alive(self.pid):
             faults.strike("kill", self.pid)
         self.ray.kill(self.actor)
+
+
+class Pool:
+    """Processes that several runs share: starting one costs more than a short run."""
+
+    def __init__(self, ray: Any):
+        self._ray = ray
+        self._idle: list[Member] = []
+
+    def get(self, kind: type, *arguments: Any) -> Member:
+        """An idle process of this kind, begun anew, or a new one."""
+        for member in self._idle:
+            if member.kind is kind:
+                self._idle.remove(member)
+                member.ask("reset", *arguments)
+                return member
+        return Member(self._ray, kind, *arguments, threads=2 if kind is DeviceActor else 1)
+
+    def put(self, member: Member) -> None:
+        """Keep a process that no fault has hit; end any other."""
+        if member.worn or not faults.is_alive(member.pid):
+            member.end()
+        else:
+            self._idle.append(member)
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for member in self._idle:
+            member.end()
 
 
 class ClusterManager:
     """Drives the actors until every request has finished or failed. A context manager: actors end with the block."""
 
     def __init__(self, ray: Any, *, predictor: Path, level: float, devices: int, capacity: int, width: int, longest: int,
-                 classes: int, tau: float, patience_s: float = 20.0, schedule: Sequence[Fault] = ()):  # fmt: skip
-        self._ray, self._folder = ray, str(predictor)
+                 classes: int, tau: float, patience_s: float = 20.0, pool: Pool | None = None, schedule: "Sequence[Fault]" = ()):  # fmt: skip
+        from operators.odma.buckets import BucketManager
+        from operators.odma.predictor import LengthPredictor
+
+        self._ray, self._folder, self._pool = ray, str(predictor), pool or Pool(ray)
+        self._own = pool is None
         past = LengthPredictor.load(predictor)
         self._column, self._tau, self.longest = past.levels.index(level), tau, longest
         needs = past.train_needs[:, self._column]
@@ -166,8 +223,10 @@ class ClusterManager:
         self.predictor = self.buckets = None
         try:
             self.devices = [self._device() for _ in range(self.state.devices)]
-            self.predictor = Member(self._ray, PredictorActor, self._folder)
-            self.buckets = Member(self._ray, BucketManagerActor, self._options, None, [])
+            self.predictor = self._pool.get(PredictorActor, self._folder)
+            self.buckets = self._pool.get(BucketManagerActor, self._options, None, [])
+            for member in [*self.devices, self.predictor, self.buckets]:
+                member.ready()
         except BaseException:
             self.close()
             raise
@@ -177,13 +236,15 @@ class ClusterManager:
         self.close()
 
     def close(self) -> None:
-        """End every process."""
+        """End every process, but for those that go back to a shared pool."""
         for member in [*self.devices, self.predictor, self.buckets]:
             if member is not None:
-                member.end()
+                self._pool.put(member)
+        if self._own:
+            self._pool.__exit__()
 
     def _device(self) -> Member:
-        return Member(self._ray, DeviceActor, *self._sizes, threads=2)
+        return self._pool.get(DeviceActor, *self._sizes)
 
     def serve(self, prompts: list[tuple[int, str, str, int, int]]) -> ClusterState:
         """Serve (number, instruction, input, input tokens, output tokens) to the end."""
@@ -234,7 +295,7 @@ class ClusterManager:
         self.devices[number].end()
         self.state.lost(number)
         self.state.validate()
-        self.devices[number] = self._device()
+        self.devices[number] = self._device().ready()
 
     def _completed(self, numbers: list[int]) -> None:
         """Lengths go to the adaptive bound and to the bucket manager."""
@@ -248,7 +309,7 @@ class ClusterManager:
         answer = self.buckets.ask("observe", lengths, patience_s=self._patience_s)
         if answer is None:  # it is down: keep the boundaries, start its successor from the last saved state
             self.buckets.end()
-            self.buckets = Member(self._ray, BucketManagerActor, self._options, self._saved, self._since)
+            self.buckets = self._pool.get(BucketManagerActor, self._options, self._saved, self._since).ready()
             return
         self.version, self.boundaries, saved = answer
         if self._saved is None or len(self._since) >= SAVE_EVERY:
@@ -260,7 +321,7 @@ class ClusterManager:
         found = self.predictor.ask("predict", texts, inputs, self._column, patience_s=self._patience_s / 4)
         if found is None:
             self.predictor.end()
-            self.predictor = Member(self._ray, PredictorActor, self._folder)
+            self.predictor = self._pool.get(PredictorActor, self._folder).ready()
             self.doubtful += len(prompts)
             found = (np.full(len(prompts), np.nan), np.full(len(prompts), np.inf))
         requests = []
@@ -280,11 +341,14 @@ class ClusterManager:
         for fault in due:
             if fault.target == "device" and fault.action == "kill":
                 self.devices[0].ask("arm", fault.phase)
+                self.devices[0].worn = True
                 self._armed = (0, fault.phase)
             elif fault.action in ("slow", "lie"):
                 self.predictor.ask("behave", fault.action)
+                self.predictor.worn = True
                 self.struck.append((fault.target, self.predictor.pid))
             else:
                 member = {"device": self.devices[0], "predictor": self.predictor, "buckets": self.buckets}[fault.target]
                 faults.strike(fault.action, member.pid)
+                member.worn = True
                 self.struck.append((fault.target, member.pid))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from operators.odma import arena_core as core
+from operators.odma import arena_layout as core
 from operators.odma.errors import ConfigError, InvalidExtent
 
 log = logging.getLogger("odma.arena")
@@ -38,19 +38,21 @@ class StandIn:
     """The numba kernels behind the same four calls as `_native.Core`."""
 
     def __init__(self, state: np.ndarray):
-        self._state = state
+        from operators.odma import arena_core
+
+        self._state, self._kernels = state, arena_core
 
     def reserve(self, need: int) -> int:
-        return int(core.reserve(self._state, need))
+        return int(self._kernels.reserve(self._state, need))
 
     def release(self, unit: int) -> None:
-        core.release(self._state, unit)
+        self._kernels.release(self._state, unit)
 
     def extend(self, unit: int, more: int) -> bool:
-        return bool(core.extend(self._state, unit, more))
+        return bool(self._kernels.extend(self._state, unit, more))
 
     def largest(self) -> int:
-        return int(core.largest_free(self._state))
+        return int(self._kernels.largest_free(self._state))
 
 
 @functools.cache
@@ -140,9 +142,11 @@ class Arena:
 
     def compact(self, budget_tokens: int) -> list[tuple[Extent, Extent]]:
         """Slide live extents towards address 0 until `budget_tokens` have been moved; old and new handle of each."""
+        from operators.odma import arena_core
+
         moves, start = [], 0
         while budget_tokens > 0:
-            unit, old, size = (int(value) for value in core.slide(self.state, start))
+            unit, old, size = (int(value) for value in arena_core.slide(self.state, start))
             if unit < 0:
                 break
             stale = Extent(old * self.align, size * self.align, int(self._gen[old]) - 1)

@@ -1,56 +1,38 @@
 """The contiguous allocator on one flat array of int32, as numba kernels; `native/arena.c` is the same, word for word.
 
-Memory is cut into units (16 tokens by default); an extent is a run of units, live or free. The paper only says that each
-device has free lists of contiguous blocks per class; ours (our choice) is the textbook's boundary-tag allocator, with
-two departures. There is no address-ordered tree: tags at both ends of every extent find both neighbours at once, so
-free neighbours always coalesce. And the segregated lists are exact, one per size in units, under a bitmap of three
-levels, so that best fit is three find-first-set operations whatever the size. A class of ODMA is a label for a size and
-nothing here knows it: re-cutting classes touches no memory and cannot fragment the pool.
+The paper only says that each device has free lists of contiguous blocks per class; ours (our choice) is the textbook's
+boundary-tag allocator, with two departures. There is no address-ordered tree: tags at both ends of every extent find
+both neighbours at once, so free neighbours always coalesce. And the segregated lists are exact, one per size in units,
+under a bitmap of three levels, so that best fit is three find-first-set operations whatever the size. A class of ODMA
+is a label for a size and nothing here knows it: re-cutting classes touches no memory and cannot fragment the pool.
 
-The state, the simulator's and the real arena's alike, is one array (`new`), so it can be copied, compared and replayed:
-
-    header 16 words | TAG n + 2 | GEN n | NEXT n | PREV n | HEAD n + 1 | bitmap level 0, 1, 2
-
-TAG holds, at the first and last unit of an extent, its size, negative when live, between two live sentinels. GEN counts
-what happened to an extent that starts here; a handle (unit, generation) is stale as soon as it differs. HEAD is the
-newest free extent of a size, NEXT and PREV its list. A new extent takes the low end of the free one it is cut from: what
-is left lies behind it, where it can grow in place.
+A new extent takes the low end of the free one it is cut from: what is left lies behind it, where it can grow in place.
+The array itself is described in `arena_layout.py`.
 """
 
 import numpy as np
 from numba.cpython.unsafe.numbers import leading_zeros, trailing_zeros
 
+from operators.odma.arena_layout import (
+    BITS0,
+    BITS1,
+    BITS2,
+    GEN,
+    HEAD,
+    LIVE,
+    N_FREE,
+    N_LIVE,
+    NEXT,
+    NOTHING,
+    PREV,
+    TAG,
+    UNITS,
+    WORDS2,
+    new,
+)
 from operators.odma.compiled import inner, kernel
 
-UNITS, LIVE, N_FREE, N_LIVE = 0, 1, 2, 3
-TAG, GEN, NEXT, PREV, HEAD, BITS0, BITS1, BITS2, WORDS2 = 4, 5, 6, 7, 8, 9, 10, 11, 12
-HEADER = 16
-NOTHING = -1
-MOST_UNITS = 2**30
-
-
-def new(units: int) -> np.ndarray:
-    """The state of an arena of `units` units, all free. ValueError when there are none or too many."""
-    if not 1 <= units <= MOST_UNITS:
-        raise ValueError(f"units (={units}): expected from 1 to {MOST_UNITS}")
-    words0 = (units + 1 + 31) // 32
-    words1 = (words0 + 31) // 32
-    words2 = (words1 + 31) // 32
-    state = np.zeros(HEADER + (units + 2) + 3 * units + (units + 1) + words0 + words1 + words2, np.int32)
-    places = np.cumsum([HEADER, units + 2, units, units, units, units + 1, words0, words1])
-    state[TAG : BITS2 + 1] = places
-    state[UNITS], state[WORDS2] = units, words2
-    state[places[4] : places[4] + units + 1] = NOTHING
-    state[places[0]] = state[places[0] + units + 1] = -1
-    first(state)
-    return state
-
-
-@kernel
-def first(a):
-    """Make everything one free extent."""
-    _put(a, 0, a[UNITS])
-
+__all__ = ["BITS0", "GEN", "HEAD", "LIVE", "NEXT", "NOTHING", "N_FREE", "N_LIVE", "TAG", "UNITS", "new"]
 
 @inner
 def _put(a, unit, size):

@@ -11,14 +11,10 @@ import numpy as np
 import polars as pl
 
 from operators.odma import engine_state as es
+from operators.odma.cluster_state import choose
 from operators.odma.device import DeviceSpec, Stepper
 from operators.odma.errors import ConfigError
 from operators.odma.policies import Policy
-
-
-def choose(reserved: np.ndarray, queued: np.ndarray) -> int:
-    """The device with least reserved bytes, the shortest queue among equals, the lowest number among those."""
-    return int(np.lexsort((np.arange(len(reserved)), queued, reserved))[0])
 
 
 def serve(trace: pl.DataFrame, shape: Any, devices: list[DeviceSpec], policy: Policy, **options: Any):

@@ -7,11 +7,17 @@ its second device dies too it fails with DeviceLost. Reserved bytes of a dead de
 from collections import deque
 from dataclasses import dataclass, field
 
-from operators.odma.cluster import choose
+import numpy as np
+
 from operators.odma.errors import DeviceLost
 from operators.odma.real_device import Report, Request
 
 MOST_RESTARTS = 1
+
+
+def choose(reserved: np.ndarray, queued: np.ndarray) -> int:
+    """The device with least reserved bytes, the shortest queue among equals, the lowest number among those."""
+    return int(np.lexsort((np.arange(len(reserved)), queued, reserved))[0])
 
 
 @dataclass
@@ -56,8 +62,6 @@ class ClusterState:
 
     def dispatch(self, alive: list[int], most: int) -> dict[int, list[Request]]:
         """Up to `most` waiting requests for each device alive: least reserved first, then fewest requests."""
-        import numpy as np
-
         given: dict[int, list[Request]] = {device: [] for device in alive}
         held = np.array([self.reserved[device] for device in alive], float)
         counts = np.array([len(self.on[device]) for device in alive])

@@ -19,7 +19,7 @@ from operators.odma.policies import CUT_ON, JUMPS, KINDS, ORDERS, OVERFLOWS, Pol
 
 OPS = ("reserve", "release", "grow", "relabel", "compact")
 WINDOW = 1000
-CURVE_STEPS = 14  # halvings of the interval that `crossover` searches
+CURVE_STEPS = 10  # halvings of the interval that `crossover` searches
 
 
 @dataclass(frozen=True)
@@ -276,10 +276,15 @@ def crossover(trace: pl.DataFrame, shape: Any, device: DeviceSpec, a: Policy, b:
     """
     from operators.odma import metrics
 
+    def value(policy: Policy, alpha: float) -> float:
+        spec = replace(device, alpha=alpha)
+        return metrics.measures(serve(trace, shape, spec, policy, sample_rows=0, **options))[metric]
+
+    fixed = {policy: value(policy, high) for policy in (a, b) if policy.contiguous}  # alpha does not matter to them
+
     def ahead(alpha: float) -> float:
-        values = [metrics.measures(serve(trace, shape, replace(device, alpha=alpha), policy, sample_rows=0, **options))
-                  for policy in (a, b)]  # fmt: skip
-        return values[0][metric] - values[1][metric]
+        first, second = (fixed[policy] if policy in fixed else value(policy, alpha) for policy in (a, b))
+        return first - second
 
     at_low, at_high = ahead(low), ahead(high)
     if at_low == 0 or at_high == 0 or (at_low > 0) == (at_high > 0):

@@ -79,6 +79,9 @@ class Policy:
         """Whether alpha does not matter to it."""
         return self.kind not in ("paged", "hybrid")
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.kind, self.boundaries, self.level, self.page))
+
     def but(self, **changed) -> "Policy":
         """A copy with other values."""
         return replace(self, **changed)
