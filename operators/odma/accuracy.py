@@ -103,7 +103,9 @@ def _stream(table: pl.DataFrame, predictor: LengthPredictor, level: float, gamma
     return np.array([bound.observe(m, n, s) for m, n, s in triples])
 
 
-def _row(stream: str, covered: np.ndarray, level: float, adaptive: bool, table: pl.DataFrame, seed: int, at: int = 0) -> dict:
+def _row(
+    stream: str, covered: np.ndarray, level: float, adaptive: bool, table: pl.DataFrame, seed: int, at: int = 0
+) -> dict:
     share = float(covered.mean()) if len(covered) else math.nan
     return {"stream": stream, "n_done": at or len(covered), "level": level, "adaptive": adaptive, "covered": share,
             "gap": abs(share - level), "n": len(covered), "data": table["data"][0], "basis": "real",
@@ -131,8 +133,14 @@ def _switched(predictions, predictor, seeds, gamma, window) -> list[dict]:
         for level in LEVELS:
             for adaptive in (False, True):
                 covered = _stream(table, predictor, level, gamma if adaptive else 0.0, window)
-                later = covered[half + GRACE : half + 3 * GRACE] if len(covered) > half + 2 * GRACE else covered[-GRACE // 4 :]
+                later = (
+                    covered[half + GRACE : half + 3 * GRACE]
+                    if len(covered) > half + 2 * GRACE
+                    else covered[-GRACE // 4 :]
+                )
                 rows.append(_row("switch-after-500", later, level, adaptive, table, seed, half + GRACE))
                 ends = range(100, len(covered) + 1, 100)
-                rows += [_row("switch", covered[max(0, end - ROLL) : end], level, adaptive, table, seed, end) for end in ends]
+                rows += [
+                    _row("switch", covered[max(0, end - ROLL) : end], level, adaptive, table, seed, end) for end in ends
+                ]
     return rows

@@ -204,7 +204,9 @@ class Arena:
         assert len(live) == self.state[core.N_LIVE] == len(self._asked)
         assert len(sizes) - len(live) == self.state[core.N_FREE]
         listed = self._listed()
-        assert sorted(listed) == sorted((offset // self.align, size // self.align) for offset, size in found if size > 0)
+        assert sorted(listed) == sorted(
+            (offset // self.align, size // self.align) for offset, size in found if size > 0
+        )
         assert self._core.largest() == max((size // self.align for size in sizes if size > 0), default=0)
 
     def _listed(self) -> list[tuple[int, int]]:

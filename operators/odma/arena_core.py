@@ -34,6 +34,7 @@ from operators.odma.compiled import inner, kernel
 
 __all__ = ["BITS0", "GEN", "HEAD", "LIVE", "NEXT", "NOTHING", "N_FREE", "N_LIVE", "TAG", "UNITS", "new"]
 
+
 @inner
 def _put(a, unit, size):
     """A free extent: tags, head of its list, bit of its size."""

@@ -115,7 +115,9 @@ class BucketManager:
         start: np.ndarray | None = None,
     ):
         if max_len % align or k < 1 or k > max_len // align:
-            raise ConfigError(f"K, align, max_len (={k}, {align}, {max_len}): align divides max_len, K <= their quotient")
+            raise ConfigError(
+                f"K, align, max_len (={k}, {align}, {max_len}): align divides max_len, K <= their quotient"
+            )
         if not 0 < decay <= 1 or period < 1 or not 0 < drift <= 1 or not 0 <= hysteresis < 1:
             raise ConfigError(
                 f"decay, period, drift, hysteresis (={decay}, {period}, {drift}, {hysteresis}): "
@@ -149,7 +151,9 @@ class BucketManager:
         if not length >= 1:
             raise ValueError(f"length (={length}): must be >= 1")
         place = (int(length) - 1) // self.align
-        changed = bool(cutting.observe(self._hist, self._reference, self._words, self._bounds, place, *self._rule, *self._scratch))
+        changed = bool(
+            cutting.observe(self._hist, self._reference, self._words, self._bounds, place, *self._rule, *self._scratch)
+        )
         if changed:
             self._history.append((self.version + 1, self.n_done, self._bounds.tolist()))
         return changed
@@ -174,7 +178,9 @@ class BucketManager:
         import polars as pl
 
         return pl.DataFrame(
-            self._history, schema={"version": pl.Int64, "n_done": pl.Int64, "boundaries": pl.List(pl.Int64)}, orient="row"
+            self._history,
+            schema={"version": pl.Int64, "n_done": pl.Int64, "boundaries": pl.List(pl.Int64)},
+            orient="row",
         )
 
     def save(self) -> dict:

@@ -51,7 +51,9 @@ def assign(trace: pl.DataFrame, shape: Any, devices: list[DeviceSpec], policy: P
     return serve(trace, shape, devices, policy, **options)[0]
 
 
-def measures(trace: pl.DataFrame, shape: Any, devices: list[DeviceSpec], policy: Policy, **options: Any) -> dict[str, float]:
+def measures(
+    trace: pl.DataFrame, shape: Any, devices: list[DeviceSpec], policy: Policy, **options: Any
+) -> dict[str, float]:
     """`metrics.measures` over all devices: totals over the longest span, shares weighted by requests."""
     from operators.odma import metrics
 

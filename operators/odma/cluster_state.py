@@ -114,7 +114,12 @@ class ClusterState:
 
     def validate(self) -> None:
         """Each request is in exactly one place; nobody restarted too often. AssertionError otherwise."""
-        places = [*self.waiting, *self.finished, *self.failed, *(number for held in self.on.values() for number in held)]
+        places = [
+            *self.waiting,
+            *self.finished,
+            *self.failed,
+            *(number for held in self.on.values() for number in held),
+        ]
         assert sorted(places) == sorted(self.records), "a request is lost or in two places"
         assert all(record.restarts <= MOST_RESTARTS for record in self.records.values())
         assert all(value >= 0 for value in self.reserved.values())

@@ -71,12 +71,17 @@ def crossovers(settings: Settings, traces: Path, predictors: dict[str, LengthPre
 
 def _ahead(trace, shape, spec, a, b, metric: str, options: dict[str, Any]) -> str:
     """Which policy leads at every alpha."""
-    values = [metrics.measures(device.serve(trace, shape, spec, policy, sample_rows=0, **options))[metric] for policy in (a, b)]
+    values = [
+        metrics.measures(device.serve(trace, shape, spec, policy, sample_rows=0, **options))[metric]
+        for policy in (a, b)
+    ]
     better = values[0] > values[1] if metric == "tps" else values[0] < values[1]
     return (a if better else b).name
 
 
-def fragmentation(settings: Settings, table: pl.DataFrame, samples: list[pl.DataFrame], logs: list[pl.DataFrame]) -> pl.DataFrame:
+def fragmentation(
+    settings: Settings, table: pl.DataFrame, samples: list[pl.DataFrame], logs: list[pl.DataFrame]
+) -> pl.DataFrame:
     """Internal, external and free memory per policy, and whether its log replays to the same offsets."""
     capacity = scenarios.device(settings).kv_tokens(scenarios.shape(settings), settings.align)
     taken = pl.concat(samples).filter(pl.col("drift") == "none")
@@ -92,7 +97,9 @@ def fragmentation(settings: Settings, table: pl.DataFrame, samples: list[pl.Data
             except replay.ReplayError:
                 replayed[policy, which, load] = (len(operations), False)
     kept = table.filter((pl.col("scenario") == "grid") & pl.col("prefill") & (pl.col("seed") == settings.seed))
-    kept = kept.filter(pl.col("policy") != "paged_at_1").unique(["policy", "set", "load"], keep="first", maintain_order=True)
+    kept = kept.filter(pl.col("policy") != "paged_at_1").unique(
+        ["policy", "set", "load"], keep="first", maintain_order=True
+    )
     rows = kept.select("policy", "set", "load", "seed", "data", "basis", internal=1 - pl.col("util_final"),
                        external="external").join(means, on=["policy", "set", "load", "seed"], how="left")  # fmt: skip
     keys = rows.select("policy", "set", "load").rows()

@@ -30,7 +30,7 @@ class DeviceSpec:
     """
 
     mem_bytes: float = 24e9
-    stream_Bps: float = 307e9 * 0.8  # noqa: N815 (the unit's own spelling)
+    stream_Bps: float = 307e9 * 0.8
     alpha: float | Callable[[int], float] = 0.5
     compute_flops: float = 96e12
     util_cap: float = 0.9
@@ -104,7 +104,10 @@ class Stepper:
         pages = np.zeros((2, max(2, capacity // policy.page + 2)), np.int32)
         pages[1] = np.arange(1, pages.shape[1] + 1)
         self._log = np.zeros((4, log_rows), np.int32), np.zeros(log_rows)
-        self._samples = np.zeros((sample_rows, engine_loop.SAMPLE_FIELDS)), np.zeros((sample_rows, len(bounds)), np.int32)
+        self._samples = (
+            np.zeros((sample_rows, engine_loop.SAMPLE_FIELDS)),
+            np.zeros((sample_rows, len(bounds)), np.int32),
+        )
         hist, reference, words, window, self._c = _learning(policy, align)
         self._arguments = (p, d, self.r, self.x, self.s, self.f, arena_core.new(units), np.zeros(units, np.int32), pages,
                            ring, queues, bounds, hist, reference, words, *cutting.scratch(len(hist), len(bounds)), window,
@@ -177,8 +180,12 @@ def _requests(trace: pl.DataFrame, policy: Policy, capacity: int, align: int):
     r[:, es.INPUT], r[:, es.OUTPUT] = trace["input_tokens"].to_numpy(), trace["output_tokens"].to_numpy()
     x[:, es.ARRIVAL] = trace["arrival_s"].to_numpy()
     x[:, es.VALUE] = 1.0
-    column = {"truth": "output_tokens", "mean": "mean", "q": q_column(policy.level),
-              "need": q_column(policy.level, "n")}.get(policy.value)
+    column = {
+        "truth": "output_tokens",
+        "mean": "mean",
+        "q": q_column(policy.level),
+        "need": q_column(policy.level, "n"),
+    }.get(policy.value)
     if column:
         if column not in trace.columns:
             raise ConfigError(f"policy {policy.name}: the trace has no column {column!r}; predict it first")

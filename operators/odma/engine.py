@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from operators.odma.compiled import inner
 from operators.odma import engine_memory as mem
 from operators.odma import engine_state as es
+from operators.odma.compiled import inner
 
 LOOK_AHEAD = 64  # waiting requests that order `tag` looks at
 

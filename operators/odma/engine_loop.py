@@ -10,11 +10,11 @@ import math
 
 import numpy as np
 
-from operators.odma.compiled import inner, kernel
 from operators.odma import arena_core as core
 from operators.odma import cutting, engine
 from operators.odma import engine_memory as mem
 from operators.odma import engine_state as es
+from operators.odma.compiled import inner, kernel
 
 SAMPLE_EVERY = 100  # steps
 SAMPLE_STEP, SAMPLE_T, SAMPLE_LIVE, SAMPLE_RESERVED, SAMPLE_FREE, SAMPLE_LARGEST, SAMPLE_N_FREE = range(7)

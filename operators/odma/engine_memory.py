@@ -8,9 +8,9 @@ import math
 
 import numpy as np
 
-from operators.odma.compiled import inner
 from operators.odma import arena_core as core
 from operators.odma import engine_state as es
+from operators.odma.compiled import inner
 
 # Policy numbers `p`, f64.
 KIND, COUNT, ALIGN, CAPACITY, PAGE, WATERMARK, SAFETY, TAU, ORDER, OVERFLOW, ADAPT, GAMMA, TARGET = range(13)

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from operators.odma.device import Outcome
 
 MEASURES = (
-    *("tps", "rps", "util_live", "util_final", "util_device", "external", "batch_mean", "copies_share", "preempt_share"),
+    *(
+        "tps",
+        "rps",
+        "util_live",
+        "util_final",
+        "util_device",
+        "external",
+        "batch_mean",
+        "copies_share",
+        "preempt_share",
+    ),
     *("ttft_p99_s", "latency_p99_s", "latency_mean_s", "moved_bytes", "grown_share", "parked_s", "recuts", "failed"),
 )
 

@@ -113,7 +113,10 @@ class LengthPredictor:
         if self._labels:
             rows = np.arange(len(counted))
             parts.append(
-                csr_matrix((np.ones(len(rows)), (rows, [self._labels[label] for label in meta])), (len(rows), len(self._labels)))
+                csr_matrix(
+                    (np.ones(len(rows)), (rows, [self._labels[label] for label in meta])),
+                    (len(rows), len(self._labels)),
+                )
             )
         return hstack(parts).tocsr()
 
@@ -169,7 +172,9 @@ class LengthPredictor:
     ) -> Prediction:
         """Predictions of n requests; NotFitted before training, ValueError for a prompt that is no text."""
         mean, u = self.raw(instruction, input, meta)
-        q = np.array([self._adaptive[level].q if self._adaptive else q for level, q in zip(self.levels, self._q, strict=True)])
+        q = np.array(
+            [self._adaptive[level].q if self._adaptive else q for level, q in zip(self.levels, self._q, strict=True)]
+        )
         exponent = np.outer(u, q) if self.scaled else np.broadcast_to(q, (len(mean), len(q)))
         return Prediction(mean, mean[:, None] * np.exp(np.minimum(exponent, 50.0)), u)
 

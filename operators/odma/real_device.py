@@ -48,7 +48,9 @@ class Live:
 class Report:
     """What a device did in one round."""
 
-    finished: list[tuple[int, int, int, int, int]] = field(default_factory=list)  # number, reserved, copies, grown, corrupt
+    finished: list[tuple[int, int, int, int, int]] = field(
+        default_factory=list
+    )  # number, reserved, copies, grown, corrupt
     refused: list[int] = field(default_factory=list)
     moves: list[tuple[int, float]] = field(default_factory=list)  # bytes, seconds
     reserved: int = 0

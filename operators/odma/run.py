@@ -23,7 +23,13 @@ def _schemas() -> dict[str, dict]:
         **{"reserved_left": count, "wall_s": number, "seed": count, "data": text, "basis": text},
     }
     requests = case | {
-        **{"request_id": count, "device": count, "input_tokens": count, "output_tokens": count, "reserved_first": count},
+        **{
+            "request_id": count,
+            "device": count,
+            "input_tokens": count,
+            "output_tokens": count,
+            "reserved_first": count,
+        },
         **{"reserved_last": count, "copies": count, "grown": count, "restarts": count, "error": text, "order": count},
         **{"seed": count, "data": text, "basis": text},
     }
@@ -101,7 +107,9 @@ def _prompts(settings: Settings, predicted: "pl.DataFrame", target: str, data: P
     return [(number, *row) for number, row in enumerate(some.rows())]
 
 
-def _serve(ray: Any, pool: Any, settings: Settings, folder: Path, target: str, prompts: list, fault: Any) -> dict[str, list[dict]]:
+def _serve(
+    ray: Any, pool: Any, settings: Settings, folder: Path, target: str, prompts: list, fault: Any
+) -> dict[str, list[dict]]:
     """One real run and its rows."""
     from operators.lab import faults
     from operators.odma.actors import ClusterManager

@@ -4,19 +4,20 @@ A trace is named <set>-<load>-<drift>-<seed>: load `t0` (all queued at the start
 with Azure arrivals; drift `none`, or `switch` (the model behind the stream changes half-way).
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from operators.llm.shapes import MODELS
-from operators.odma import policies
-from operators.odma.device import DeviceSpec, q_column
 from operators.odma.errors import ConfigError
-from operators.odma.policies import Policy
-from operators.odma.predictor import LengthPredictor
 from operators.odma.settings import Settings
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from operators.odma.device import DeviceSpec
+    from operators.odma.policies import Policy
+    from operators.odma.predictor import LengthPredictor
+
 QUEUED = "t0"
+S3_CLASSES = 10
 
 
 class Name(NamedTuple):
@@ -48,22 +49,33 @@ def names(settings: Settings) -> list[Name]:
 
 def targets(settings: Settings) -> list[str]:
     """Predictors to train."""
-    return [*(["generated", "reference"] if "alpaca" in settings.sets else []), *(["hard"] if "hard" in settings.sets else [])]
+    return [
+        *(["generated", "reference"] if "alpaca" in settings.sets else []),
+        *(["hard"] if "hard" in settings.sets else []),
+    ]
 
 
-def device(settings: Settings, alpha: float | None = None) -> DeviceSpec:
+def device(settings: Settings, alpha: float | None = None) -> "DeviceSpec":
     """The modelled card."""
-    return DeviceSpec(settings.mem_bytes, settings.stream_bps, alpha or settings.alpha, settings.flops, settings.util_cap)
+    from operators.odma.device import DeviceSpec
+
+    return DeviceSpec(
+        settings.mem_bytes, settings.stream_bps, alpha or settings.alpha, settings.flops, settings.util_cap
+    )
 
 
 def shape(settings: Settings) -> Any:
     """The model served."""
+    from operators.llm.shapes import MODELS
+
     return MODELS[settings.model]
 
 
-def policy(name: str, settings: Settings, predictor: LengthPredictor, longest: int, *, k: int | None = None,
-           level: float | None = None) -> Policy:  # fmt: skip
+def policy(name: str, settings: Settings, predictor: "LengthPredictor", longest: int, *, k: int | None = None,
+           level: float | None = None) -> "Policy":  # fmt: skip
     """The policy called `name` for a set whose answers reach `longest` tokens; `predictor` holds the past."""
+    from operators.odma import policies
+
     past, level = predictor.train_lengths, level or settings.level
     if name in ("odma", "odma_frozen"):
         return _odma(name, settings, predictor, longest, k or settings.classes, level)
@@ -83,7 +95,11 @@ def policy(name: str, settings: Settings, predictor: LengthPredictor, longest: i
     return made[name]()
 
 
-def _odma(name: str, settings: Settings, predictor: LengthPredictor, longest: int, k: int, level: float) -> Policy:
+def _odma(name: str, settings: Settings, predictor: "LengthPredictor", longest: int, k: int, level: float) -> "Policy":
+    import numpy as np
+
+    from operators.odma import policies
+
     column = predictor.levels.index(level)
     past, needs = predictor.train_lengths, predictor.train_needs[:, column]
     order = np.random.default_rng([len(past), 3]).permutation(len(past))
@@ -102,16 +118,13 @@ def _odma(name: str, settings: Settings, predictor: LengthPredictor, longest: in
     )  # fmt: skip
 
 
-def rule_edges(rule: str, size: int, past: np.ndarray) -> np.ndarray:
+def rule_edges(rule: str, size: int, past: "np.ndarray") -> "np.ndarray":
     """Upper edges of a rule's classes: `s3` ten equal ones of `size` tokens, `quantile` `size` ones of past lengths."""
+    import numpy as np
+
     if rule == "s3":
-        return np.arange(1, policies.S3_CLASSES + 1) * size / policies.S3_CLASSES
+        return np.arange(1, S3_CLASSES + 1) * size / S3_CLASSES
     return np.append(np.unique(np.quantile(past, np.arange(1, size) / size)), np.inf)
 
 
 RULES = (("s3", 2048), ("s3", 1024), ("s3", 512), ("quantile", 4), ("quantile", 8), ("quantile", 16))
-
-
-def columns_of(levels: tuple[float, ...]) -> list[str]:
-    """The prediction columns a trace carries."""
-    return ["mean", "u", *(q_column(level) for level in levels), *(q_column(level, "n") for level in levels)]

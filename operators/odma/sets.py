@@ -77,7 +77,9 @@ def hard(data: Path | None, *, models: int, longest: int, seed: int) -> tuple[pl
     honest = means.filter(pl.col("tokens_est") >= GAMED_MEAN)["model"]
     chosen = honest.gather(np.unique(np.linspace(0, len(honest) - 1, models).astype(int)))
     sides = prompts.with_columns(split=pl.Series([side_of(text) for text in prompts["prompt"]]))
-    frame = lengths.filter(pl.col("model").is_in(chosen.implode())).join(sides, on="prompt_id").sort("model", "prompt_id")
+    frame = (
+        lengths.filter(pl.col("model").is_in(chosen.implode())).join(sides, on="prompt_id").sort("model", "prompt_id")
+    )
     frame = frame.select(
         prompt_id=pl.col("prompt_id").cast(pl.Int32),
         instruction="prompt",

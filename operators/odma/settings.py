@@ -12,12 +12,8 @@ from operators.lab import settings as lab
 from operators.lab.settings import field
 from operators.odma.errors import ConfigError
 
-POLICIES = (
-    *("static", "static_2048", "s3", "odma", "odma_frozen", "constant_quantile", "oracle", "paged", "hybrid"),
-)
-Policy = Literal[
-    "static", "static_2048", "s3", "odma", "odma_frozen", "constant_quantile", "oracle", "paged", "hybrid"
-]
+POLICIES = (*("static", "static_2048", "s3", "odma", "odma_frozen", "constant_quantile", "oracle", "paged", "hybrid"),)
+Policy = Literal["static", "static_2048", "s3", "odma", "odma_frozen", "constant_quantile", "oracle", "paged", "hybrid"]
 SETS = ("alpaca", "hard")
 
 
@@ -38,7 +34,9 @@ class Fault(BaseModel):
         if self.action == "lie" and self.target != "predictor":
             raise ValueError(f"action (='lie'): only the predictor can lie, not the {self.target}")
         if self.action in ("stop", "slow") and self.target == "buckets":
-            raise ValueError(f"action (={self.action!r}): a bucket manager is killed or nothing; devices never wait for it")
+            raise ValueError(
+                f"action (={self.action!r}): a bucket manager is killed or nothing; devices never wait for it"
+            )
         if self.action == "slow" and self.target == "device":
             raise ValueError("action (='slow'): devices are killed or stopped")
         return self
@@ -79,7 +77,9 @@ class Settings(lab.Settings):
     assign_on: Literal["need", "q", "mean"] = field(
         "need", unit="name", source="q is the plain bound; need covers as many at less memory-time (conditional.py)"
     )
-    cut_on: Literal["needs", "lengths"] = field("needs", unit="name", source="paper: finished lengths; ours: their bounds")
+    cut_on: Literal["needs", "lengths"] = field(
+        "needs", unit="name", source="paper: finished lengths; ours: their bounds"
+    )
     jump: Literal["next", "large"] = field("large", unit="class after an overflow", source="paper names both")
     adaptive: bool = field(True, unit="flag: adaptive conformal level", source="our choice")
     gamma: float = field(0.02, unit="step of the adaptive level", source="our choice", gt=0, lt=1)

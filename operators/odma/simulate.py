@@ -43,7 +43,12 @@ def _schemas() -> dict[str, dict]:
 
 def __getattr__(name: str) -> dict:
     if name in ("SCHEMA", "SAMPLES_SCHEMA", "ALLOC_SCHEMA", "MEASURED_SCHEMA"):
-        kind = {"SCHEMA": "requests", "SAMPLES_SCHEMA": "samples", "ALLOC_SCHEMA": "alloc", "MEASURED_SCHEMA": "measured"}
+        kind = {
+            "SCHEMA": "requests",
+            "SAMPLES_SCHEMA": "samples",
+            "ALLOC_SCHEMA": "alloc",
+            "MEASURED_SCHEMA": "measured",
+        }
         return _schemas()[kind[name]]
     raise AttributeError(name)
 
@@ -109,12 +114,20 @@ class _Run:
                 for alpha in alphas:
                     yield "grid", name, {"prefill": prefill, "alpha": alpha}
                 if name.load == scenarios.QUEUED and name.set == "alpaca" and self.policy != "hybrid":
-                    yield "count", name, {"prefill": prefill, "alpha": 1.0 if self.policy == "paged" else None, "count": True}
+                    yield (
+                        "count",
+                        name,
+                        {"prefill": prefill, "alpha": 1.0 if self.policy == "paged" else None, "count": True},
+                    )
             if self.policy == "odma" and name.load == scenarios.QUEUED and name.set == "alpaca":
                 for k in settings.frontier_classes:
                     for level in settings.frontier_levels:
                         yield "frontier", name, {"k": k, "level": level}
-            if self.policy in ("odma", "static", "oracle", "paged") and settings.devices > 1 and name.seed == settings.seed:
+            if (
+                self.policy in ("odma", "static", "oracle", "paged")
+                and settings.devices > 1
+                and name.seed == settings.seed
+            ):
                 yield "cluster", name, {"devices": settings.devices}
 
     def serve(self, case) -> "dict[str, pl.DataFrame]":

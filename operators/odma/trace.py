@@ -154,6 +154,8 @@ def _write_traces(frames: dict, settings: Settings, folder: Path, mark: str, dat
     from operators.odma.metrics import measures
     from operators.odma.policies import oracle
 
+    # Once here, so that the kernels are compiled before several jobs want them.
+    _serve_all(_stream(frames, scenarios.names(settings)[0], np.random.default_rng(0))[:200], settings, oracle())
     gaps = None
     for name in scenarios.names(settings):
         rng = np.random.default_rng([settings.seed, name.seed, 21])
@@ -164,7 +166,9 @@ def _write_traces(frames: dict, settings: Settings, folder: Path, mark: str, dat
                 gaps = np.diff(azure["arrival_s"].to_numpy(), prepend=0.0)
                 mark = mark if where == "real" else "synthetic"
             served = _serve_all(frame, settings, oracle())
-            frame = frame.with_columns(arrival_s=_arrivals(gaps, len(frame), float(name.load) * measures(served)["rps"], rng))
+            frame = frame.with_columns(
+                arrival_s=_arrivals(gaps, len(frame), float(name.load) * measures(served)["rps"], rng)
+            )
         frame = frame.with_columns(data=pl.lit(mark), request_id=pl.Series([str(i) for i in range(len(frame))]))
         stage.write_table(frame.select(list(schema)), folder / f"{name}.parquet", schema=schema, settings=settings)
 
