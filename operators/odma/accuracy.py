@@ -70,8 +70,8 @@ def _scored(name: str, guessed, mean, fit, length, true, ceiling) -> dict:
             "within100": float((error <= 100).mean())}  # fmt: skip
 
 
-def coverage(predictions: pl.DataFrame, predictors: dict[str, LengthPredictor], *, seeds: range, gamma: float, window: int,
-             boundaries: dict[str, np.ndarray], level: float) -> pl.DataFrame:  # fmt: skip
+def coverage(predictions: pl.DataFrame, predictors: dict[str, LengthPredictor], *, seeds: range, gamma: float,
+             window: int, boundaries: dict[str, np.ndarray], level: float) -> pl.DataFrame:  # fmt: skip
     """Coverage of unseen prompts: a stream that stays, one whose model changes half-way, and by size class."""
     rows = []
     for target, predictor in predictors.items():
@@ -92,7 +92,7 @@ def coverage(predictions: pl.DataFrame, predictors: dict[str, LengthPredictor], 
 
 
 def _stream(table: pl.DataFrame, predictor: LengthPredictor, level: float, gamma: float, window: int) -> np.ndarray:
-    """Whether each request of a stream was covered at its completion; gamma 0 keeps the calibrated quantile for ever."""
+    """Whether each request of a stream was covered at its completion; gamma 0: the calibrated quantile for ever."""
     mean, length, u = (table[name].to_numpy() for name in ("mean", "length", "u"))
     scale = u if predictor.scaled else np.ones(len(u))
     if gamma == 0:

@@ -194,8 +194,9 @@ class Pool:
 class ClusterManager:
     """Drives the actors until every request has finished or failed. A context manager: actors end with the block."""
 
-    def __init__(self, ray: Any, *, predictor: Path, level: float, devices: int, capacity: int, width: int, longest: int,
-                 classes: int, tau: float, patience_s: float = 20.0, pool: Pool | None = None, schedule: "Sequence[Fault]" = ()):  # fmt: skip
+    def __init__(self, ray: Any, *, predictor: Path, level: float, devices: int, capacity: int, width: int,
+                 longest: int, classes: int, tau: float, patience_s: float = 20.0, pool: Pool | None = None,
+                 schedule: "Sequence[Fault]" = ()):  # fmt: skip
         from operators.odma.buckets import BucketManager
         from operators.odma.predictor import LengthPredictor
 

@@ -45,6 +45,7 @@ def curve(data: np.ndarray, *, ms: float, seed: int = 0) -> list[dict[str, float
         stream_ns, one = module.gather(data, page, order[start : start + some])
         gather_ns, _ = module.gather(data, page, rng.permutation(order)[:some])
         assert one >= 0
-        rows.append({"page_bytes": page, "gather_Bps": some * page / gather_ns * 1e9,
-                     "stream_Bps": some * page / stream_ns * 1e9, "alpha": min(stream_ns / gather_ns, 1.0)})  # fmt: skip
+        rate = some * page * 1e9
+        rows.append({"page_bytes": page, "gather_Bps": rate / gather_ns, "stream_Bps": rate / stream_ns,
+                     "alpha": min(stream_ns / gather_ns, 1.0)})  # fmt: skip
     return rows

@@ -14,6 +14,7 @@ import numpy as np
 
 from operators.odma import arena_layout as core
 from operators.odma.errors import ConfigError, InvalidExtent
+import itertools
 
 log = logging.getLogger("odma.arena")
 
@@ -27,7 +28,7 @@ class Extent(NamedTuple):
 
 
 class OutOfMemory(NamedTuple):
-    """What `reserve` gives when no free extent is long enough: what was asked, the longest there is, all that is free."""
+    """What `reserve` gives when no free extent is long enough: asked, the longest there is, all free tokens."""
 
     tokens: int
     largest_free: int
@@ -196,7 +197,7 @@ class Arena:
         found = self.extents()
         sizes = [size for _, size in found]
         assert sum(map(abs, sizes)) == self.capacity, "extents do not tile the arena"
-        assert not any(a > 0 and b > 0 for a, b in zip(sizes, sizes[1:], strict=False)), "free neighbours"
+        assert not any(a > 0 and b > 0 for a, b in itertools.pairwise(sizes)), "free neighbours"
         for offset, size in found:
             assert self._tag[(offset + abs(size)) // self.align - 1] == size // self.align, "tags differ at both ends"
         live = [-size for size in sizes if size < 0]

@@ -14,7 +14,7 @@ from operators.odma.settings import Settings
 SINGLE_BAR_MS, BATCH_BAR = 1.0, 5000.0
 SIMULATOR_BAR = 5e5
 REPOSITORIES = {
-    "simdistserve (LLMServe/DistServe @ 82831f16)": "437 requests per CPU-second were seen of it on 2,000 Azure requests",
+    "simdistserve (LLMServe/DistServe @ 82831f16)": "437 requests per CPU-second were seen of it, Azure requests",
     "Vidur @ 7d475133": "114 requests per CPU-second were seen of it",
     "LLMServingSim @ 5daddb21": "1.9 requests per second by its published summaries",
 }

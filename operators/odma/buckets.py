@@ -71,7 +71,7 @@ def optimal_buckets(
 
 
 def expected_reservation(hist: np.ndarray, boundaries: np.ndarray) -> float:
-    """Mean tokens reserved under perfect prediction when each length of `hist` gets the smallest class that covers it."""
+    """Mean tokens reserved under perfect prediction when each length gets the smallest class that covers it."""
     hist, boundaries = np.asarray(hist, float), np.asarray(boundaries)
     lengths = np.arange(1, len(hist) + 1)
     place = np.minimum(np.searchsorted(boundaries, lengths), len(boundaries) - 1)

@@ -1,8 +1,8 @@
 """The distribution of a length given what was predicted, and reservations that spend their risk where it saves most.
 
-`Conditional` is a table: quantiles of the training lengths among the nearest out-of-fold predictions, at knots along the
-predictions, interpolated. It knows that residuals are not one family: long answers stop at the model's limit, short ones
-scatter.
+`Conditional` is a table: quantiles of the training lengths among the nearest out-of-fold predictions, at knots along
+the predictions, interpolated. It knows that residuals are not one family: long answers stop at the model's limit, short
+ones scatter.
 
 Cost-aware reservations are our addition. A bound at one level for everybody spends the risk of overflow evenly; but
 memory is held for as long as a request runs, so a tight block saves more under a long answer than under a short one.

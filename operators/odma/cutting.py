@@ -38,7 +38,7 @@ STACK = 64  # deeper than any halving of 2^31 candidates
 
 
 def scratch(m: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Working space of `cut_into` and `observe` for m candidates and k classes: f64[4, m] and i32[k + 1 + STACK, >= m]."""
+    """Working space of `cut_into` and `observe` for m candidates and k classes: f64[4, m], i32[k + 1 + STACK, >= m]."""
     return np.empty((4, m)), np.empty((k + 1 + STACK, max(m, k, 4)), np.int32)
 
 
@@ -127,8 +127,8 @@ def observe(hist, reference, words, bounds, bin_of, align, decay, period, min_sa
     """Count one finished request in bin `bin_of`; cut again when it is time. True when `bounds` changed.
 
     hist, reference f64[m] (bin i: up to (i + 1) * align tokens; the reference is the histogram at the last cut), words
-    f64[WORDS], bounds i32[K] in tokens, rising, the last fixed; all changed in place; `scratch` gives the last two. A cut is tried every `period`
-    requests, and when the drift exceeds `drift`; it is adopted when it saves more than `hysteresis`.
+    f64[WORDS], bounds i32[K] in tokens, rising, the last fixed; all changed in place; `scratch` gives the last two. A
+    cut is tried every `period` requests, and when the drift exceeds `drift`; it is adopted when it saves more than `hysteresis`.
     """
     m = len(hist)
     words[WEIGHT] /= decay

@@ -90,7 +90,8 @@ class Stepper:
     """
 
     def __init__(self, trace: pl.DataFrame, shape: Any, device: DeviceSpec, policy: Policy, *, count: bool = False,
-                 charge_prefill: bool = True, align: int = 16, log_rows: int = 0, sample_rows: int = 20_000):  # fmt: skip
+                 charge_prefill: bool = True, align: int = 16, log_rows: int = 0,
+                 sample_rows: int = 20_000):  # fmt: skip
         capacity = device.kv_tokens(shape, align)
         self._r, self._x = _requests(trace, policy, capacity, align)
         self.r, self.x, self.s, self.f = es.arrays(len(trace))
@@ -109,9 +110,10 @@ class Stepper:
             np.zeros((sample_rows, len(bounds)), np.int32),
         )
         hist, reference, words, window, self._c = _learning(policy, align)
-        self._arguments = (p, d, self.r, self.x, self.s, self.f, arena_core.new(units), np.zeros(units, np.int32), pages,
-                           ring, queues, bounds, hist, reference, words, *cutting.scratch(len(hist), len(bounds)), window,
-                           self._c, np.zeros(len(trace), np.int32), *self._log, *self._samples)  # fmt: skip
+        state, owner = arena_core.new(units), np.zeros(units, np.int32)
+        self._arguments = (p, d, self.r, self.x, self.s, self.f, state, owner, pages, ring, queues, bounds, hist,
+                           reference, words, *cutting.scratch(len(hist), len(bounds)), window, self._c,
+                           np.zeros(len(trace), np.int32), *self._log, *self._samples)  # fmt: skip
         self._unit = policy.page if policy.kind == "paged" else align
         self._policy, self._bounds = policy, bounds
         self._facts = {"capacity": capacity, "align": align, "weights": d[mem.WEIGHTS], "kv": d[mem.KV],
@@ -276,7 +278,8 @@ def simulate_cluster(trace: pl.DataFrame, shape: Any, devices: list[DeviceSpec],
 
 
 def crossover(trace: pl.DataFrame, shape: Any, device: DeviceSpec, a: Policy, b: Policy, metric: str = "tps",
-              *, low: float = 0.02, high: float = 1.0, **options: Any) -> tuple[float, float, float] | None:  # fmt: skip
+              *, low: float = 0.02, high: float = 1.0,
+              **options: Any) -> tuple[float, float, float] | None:  # fmt: skip
     """(alpha*, lower, upper): where `a` and `b` are equal in `metric`, by bisection over alpha in [low, high].
 
     The bounds are the last interval of the bisection. None when one of them is ahead over the whole range.

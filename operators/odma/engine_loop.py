@@ -46,7 +46,8 @@ def _learn(p, r, x, s, f, bounds, hist, reference, words, floats, ints, window, 
             length = max(1.0, x[i, es.NEED])
         place = np.int64(math.ceil(length) - 1) // np.int64(p[mem.HIST_ALIGN])
         if cutting.observe(hist, reference, words, bounds, place, np.int64(p[mem.HIST_ALIGN]), p[mem.DECAY],
-                           p[mem.PERIOD], p[mem.MIN_SAMPLES], p[mem.HYSTERESIS], p[mem.DRIFT], floats, ints):  # fmt: skip
+                           p[mem.PERIOD], p[mem.MIN_SAMPLES], p[mem.HYSTERESIS], p[mem.DRIFT], floats,
+                           ints):  # fmt: skip
             s[es.RECUTS] += 1
             mem.note(s, f, log, times, mem.RELABEL, -1, -1, len(bounds))
 
@@ -70,26 +71,31 @@ def _adapt(p, window, c, residual):
     c[0] += p[mem.GAMMA] * (p[mem.TARGET] - (1.0 if residual > c[1] else 0.0))
     c[0] = min(max(c[0], 0.001), 0.5)
     n, size = np.int64(c[2]), window.shape[1]
-    if n == size:
-        gone = window[0, np.int64(c[3])]
-        at = _place(window, n, gone)
-        for j in range(at, n - 1):
-            window[1, j] = window[1, j + 1]
-        n -= 1
+    oldest = np.int64(c[3])
     at = _place(window, n, residual)
-    for j in range(n, at, -1):
-        window[1, j] = window[1, j - 1]
+    if n == size:  # one goes, one comes: only what lies between them moves
+        gone = _place(window, n, window[0, oldest])
+        if gone < at:
+            at -= 1
+            for j in range(gone, at):
+                window[1, j] = window[1, j + 1]
+        else:
+            for j in range(gone, at, -1):
+                window[1, j] = window[1, j - 1]
+    else:
+        for j in range(n, at, -1):
+            window[1, j] = window[1, j - 1]
+        c[2] = n + 1
     window[1, at] = residual
-    window[0, np.int64(c[3])] = residual
-    c[3] = (c[3] + 1) % size
-    c[2] = n + 1
+    window[0, oldest] = residual
+    c[3] = (oldest + 1) % size
     wanted = np.int64(math.ceil((c[2] + 1) * (1 - c[0]) - 1e-9))
     c[1] = window[1, min(wanted, np.int64(c[2])) - 1]
 
 
 @inner
-def _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints, window, c, some, log,
-               times):  # fmt: skip
+def _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints, window, c,
+               some, log, times):  # fmt: skip
     """What the calendar holds for this step: ends first, then growth in order of admission."""
     place, count = s[es.NOW] % len(ring), 0
     i = np.int64(ring[place])
@@ -218,18 +224,18 @@ def _nothing_runs(r, x, s, f, queues):
 
 
 @kernel
-def run(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints, window, c, some, log, times,
-        samples, cuts, until):  # fmt: skip
-    """Serve every request, or go on until time `until`; all arrays but `p` (policy) and `d` (device) are changed in place.
+def run(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints, window, c, some,
+        log, times, samples, cuts, until):  # fmt: skip
+    """Serve every request, or go on until time `until`; all arrays but p (policy) and d (device) change in place.
 
     a allocator, owner i32[units], pages i32[2, n] free list of tail pages, ring i32[longest answer + 2], queues
-    i32[2, q], bounds i32[K], hist, reference f64[m], words f64[4], floats and ints of cutting.scratch, window f64[2, w], c f64[4], some i32[n] scratch, log
-    i32[4, rows], times f64[rows], samples f64[rows, SAMPLE_FIELDS], cuts i32[rows, K].
+    i32[2, q], bounds i32[K], hist, reference f64[m], words f64[4], floats and ints of cutting.scratch,
+    window f64[2, w], c f64[4], some i32[n] scratch, log i32[4, rows], times f64[rows], samples f64[rows, SAMPLE_FIELDS], cuts i32[rows, K].
     """
     while s[es.N_DONE] + s[es.N_FAILED] < s[es.N_ALL] and f[es.TIME] < until:
         s[es.COPIED_NOW] = s[es.PREFILL_NOW] = s[es.PREEMPTED_NOW] = s[es.ADMITTED_NOW] = 0
-        _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints, window, c, some, log,
-                   times)  # fmt: skip
+        _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints, window, c,
+                   some, log, times)  # fmt: skip
         _arrive(p, r, x, s, f, queues, bounds)
         engine.retry_parked(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, log, times)
         if s[es.PREEMPTED_NOW] == 0 and s[es.N_WAIT] > 0:

@@ -1,6 +1,7 @@
 """The state of one simulated device as flat arrays, and the lists threaded through it (no Python objects, numba).
 
-Four arrays: `r` i32[n, R_FIELDS] and `x` f64[n, X_FIELDS] by request (a request's fields share two cache lines), `s` i64[S_FIELDS] and `f` f64[F_FIELDS] scalars.
+Four arrays: `r` i32[n, R_FIELDS] and `x` f64[n, X_FIELDS] by request (a request's fields share two cache lines), `s`
+i64[S_FIELDS] and `f` f64[F_FIELDS] scalars.
 Lists are doubly linked through fields of `r`: the running requests in order of admission (preemption takes the newest),
 the calendar (the running requests by the step at which something happens to them: they end, or their reservation is
 full), the waiting queues, and the parked. A request that generates without incident is touched twice, at its admission
@@ -16,8 +17,8 @@ INPUT, OUTPUT, UNIT, SIZE, USED, STEP, DONE, CLASS, STATE, FIRST, LAST = range(1
 RUN_NEXT, RUN_PREV, CAL_NEXT, CAL_PREV, WAIT_NEXT, DUE, SEQ, ORDINARY = range(11, 19)
 COPIES, COPIED, PREEMPTIONS, GROWN, TAIL, PAGES = range(19, 25)
 R_FIELDS = 32
-# UNIT first unit of its extent, SIZE units reserved (pages of a paged policy), USED tokens held at step STEP, DONE tokens
-# generated then, CLASS index at admission, FIRST and LAST tokens reserved, ORDINARY units counted against the ordinary
+# UNIT first unit of its extent, SIZE units reserved (pages of a paged policy), USED tokens held at step STEP, DONE
+# tokens generated then, CLASS index at admission, FIRST and LAST tokens reserved, ORDINARY units counted against the ordinary
 # share of the pool, GROWN times grown in place, TAIL newest page of a hybrid, PAGES tokens in its pages' capacity.
 WAITING, RUNNING, PARKED, FINISHED, FAILED = range(5)
 

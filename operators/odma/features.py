@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import itertools
 
 WORD = re.compile(r"\w+|[^\w\s]")
 GRAMS = 3
@@ -26,12 +27,12 @@ def check(name: str, texts: Sequence[str | None]) -> None:
 
 
 def terms(instruction: str, input_text: str) -> Counter:
-    """How often each 1-, 2- and 3-gram of words stands in the prompt; lower case, the input behind a mark of its own."""
+    """How often each 1-, 2- and 3-gram of words stands in the prompt; lower case, the input behind a mark."""
     words = WORD.findall(instruction.lower())
     if input_text:
         words += ["\x00", *WORD.findall(input_text.lower()[:2000])]
     found = Counter(words)
-    found.update(map(" ".join, zip(words, words[1:], strict=False)))
+    found.update(map(" ".join, itertools.pairwise(words)))
     found.update(map(" ".join, zip(words, words[1:], words[2:], strict=False)))
     return found
 

@@ -95,7 +95,7 @@ class LengthPredictor:
             raise ValueError("instruction: empty training set")
         if not len(instruction) == len(input_texts) == len(lengths) or (meta is not None and len(meta) != len(lengths)):
             raise ValueError(
-                f"instruction, input, lengths: {len(instruction)}, {len(input_texts)}, {len(lengths)} rows; expected as many"
+                f"instruction, input, lengths: {len(instruction)}, {len(input_texts)}, {len(lengths)} rows, not equal"
             )
         features.check("instruction", instruction)
         features.check("input", input_texts)

@@ -154,7 +154,7 @@ class RealDevice:
         del self.live[one.request.number]
 
     def validate(self) -> None:
-        """The arena is whole, every live extent is a live request's and holds what it uses. AssertionError otherwise."""
+        """The arena is whole, every live extent a live request's and large enough. AssertionError otherwise."""
         self.arena.validate()
         extents = {(one.extent.offset, -one.extent.tokens) for one in self.live.values()}
         assert extents == {pair for pair in self.arena.extents() if pair[1] < 0}

@@ -124,7 +124,8 @@ def _serve(
     manager = ClusterManager(
         ray, predictor=folder, level=settings.real_level, devices=settings.real_devices, capacity=settings.real_tokens,
         width=settings.real_token_bytes, longest=settings.longest("alpaca" if target == "generated" else "hard"),
-        classes=settings.classes, tau=tau, pool=pool, patience_s=settings.real_patience_s, schedule=[fault] if fault else [],
+        classes=settings.classes, tau=tau, pool=pool, patience_s=settings.real_patience_s,
+        schedule=[fault] if fault else [],
     )  # fmt: skip
     with manager:
         state = manager.serve(prompts)

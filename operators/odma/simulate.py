@@ -66,7 +66,7 @@ def main(
 ) -> None:
     """Serve all traces with one policy; the step time is modelled, the allocator is the real one.
 
-    Requests, samples and the allocation log are kept for one seed with prefill charged; the log for all queued at t = 0.
+    Requests, samples and allocation log are kept for one seed with prefill charged; the log for all queued at t = 0.
 
     Args:
         policy: name of a policy of the settings

@@ -148,7 +148,7 @@ def test_a_wrong_handle_is_named():
     arena = Arena(320)
     first = arena.reserve(32)
     arena.release(first)
-    with pytest.raises(InvalidExtent, match="extent at 0 .generation 1.: not live; the arena is at generation 2"):
+    with pytest.raises(InvalidExtent, match=r"extent at 0 .generation 1.: not live; the arena is at generation 2"):
         arena.release(first)
     again = arena.reserve(32)
     assert again.offset == first.offset
@@ -170,7 +170,7 @@ def test_impossible_arenas_are_refused(arguments, message):
 
 
 def test_nothing_can_be_reserved_for_no_tokens():
-    with pytest.raises(ValueError, match="tokens .=0.: must be >= 1"):
+    with pytest.raises(ValueError, match=r"tokens .=0.: must be >= 1"):
         Arena(160).reserve(0)
 
 

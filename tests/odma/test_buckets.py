@@ -138,7 +138,7 @@ def test_a_saved_manager_goes_on_as_if_nothing_had_happened():
 
 def test_bad_managers_are_refused():
     for changed in ({"decay": 0}, {"max_len": 100}, {"drift": 0}, {"hysteresis": 1.0}, {"period": 0}):
-        with pytest.raises(ConfigError, match="expected|divides"):
+        with pytest.raises(ConfigError, match=r"expected|divides"):
             manager(**changed)
-    with pytest.raises(ValueError, match="length .=0."):
+    with pytest.raises(ValueError, match=r"length .=0."):
         manager().observe(0)
