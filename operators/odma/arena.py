@@ -6,6 +6,7 @@ with generations, the memory (anonymous, so nothing is left behind a killed proc
 """
 
 import functools
+import itertools
 import logging
 import mmap
 from typing import Any, NamedTuple
@@ -14,7 +15,6 @@ import numpy as np
 
 from operators.odma import arena_layout as core
 from operators.odma.errors import ConfigError, InvalidExtent
-import itertools
 
 log = logging.getLogger("odma.arena")
 

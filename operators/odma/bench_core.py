@@ -82,7 +82,8 @@ def _allocator(settings: Settings, pairs: int) -> list[dict[str, Any]]:
             _replayer(run, pairs, seed + repeat, ns)()
             samples.append(float(np.quantile(ns, 0.99)) / 1000)
         found.append(row(bench="allocator", case="p99", ours=ours, peer="limit",
-                         unit="us per operation, clock included", ours_samples=samples, peer_samples=[P99_US], bar=1.0))  # fmt: skip
+                         unit="us per operation, clock included", ours_samples=samples,
+                         peer_samples=[P99_US], bar=1.0))  # fmt: skip
     else:
         found.append(row(bench="allocator", case="p99", ours=ours, peer="limit", unit="us per operation",
                          reason="the native core is not built here"))  # fmt: skip

@@ -128,7 +128,8 @@ def observe(hist, reference, words, bounds, bin_of, align, decay, period, min_sa
 
     hist, reference f64[m] (bin i: up to (i + 1) * align tokens; the reference is the histogram at the last cut), words
     f64[WORDS], bounds i32[K] in tokens, rising, the last fixed; all changed in place; `scratch` gives the last two. A
-    cut is tried every `period` requests, and when the drift exceeds `drift`; it is adopted when it saves more than `hysteresis`.
+    cut is tried every `period` requests, and when the drift exceeds `drift`; it is adopted when it saves more than
+    `hysteresis`.
     """
     m = len(hist)
     words[WEIGHT] /= decay

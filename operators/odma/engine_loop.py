@@ -230,12 +230,13 @@ def run(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference
 
     a allocator, owner i32[units], pages i32[2, n] free list of tail pages, ring i32[longest answer + 2], queues
     i32[2, q], bounds i32[K], hist, reference f64[m], words f64[4], floats and ints of cutting.scratch,
-    window f64[2, w], c f64[4], some i32[n] scratch, log i32[4, rows], times f64[rows], samples f64[rows, SAMPLE_FIELDS], cuts i32[rows, K].
+    window f64[2, w], c f64[4], some i32[n] scratch, log i32[4, rows], times f64[rows],
+    samples f64[rows, SAMPLE_FIELDS], cuts i32[rows, K].
     """
     while s[es.N_DONE] + s[es.N_FAILED] < s[es.N_ALL] and f[es.TIME] < until:
         s[es.COPIED_NOW] = s[es.PREFILL_NOW] = s[es.PREEMPTED_NOW] = s[es.ADMITTED_NOW] = 0
-        _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints, window, c,
-                   some, log, times)  # fmt: skip
+        _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints, window,
+                   c, some, log, times)  # fmt: skip
         _arrive(p, r, x, s, f, queues, bounds)
         engine.retry_parked(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, log, times)
         if s[es.PREEMPTED_NOW] == 0 and s[es.N_WAIT] > 0:

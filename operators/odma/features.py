@@ -4,13 +4,13 @@
 come near. Terms are word 1-3-grams, punctuation marks being words; weights are sublinear TF-IDF of unit length.
 """
 
+import itertools
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import itertools
 
 WORD = re.compile(r"\w+|[^\w\s]")
 GRAMS = 3
