@@ -27,7 +27,9 @@ def read(path: Path) -> pl.DataFrame:
     frame = pl.read_parquet(path)
     for name in ("input_tokens", "output_tokens"):
         if name not in frame.columns:
-            raise ValueError(f"{path}: no column {name!r}; expected input_tokens and output_tokens, it has {frame.columns}")
+            raise ValueError(
+                f"{path}: no column {name!r}; expected input_tokens, output_tokens; it has {frame.columns}"
+            )
         bad = (frame[name] < 1).fill_null(True)
         if bad.any():
             row = int(bad.arg_max())
@@ -46,8 +48,7 @@ def candidates(settings: Settings, past: pl.DataFrame, future: pl.DataFrame) -> 
         name=f"one quantile for all, level {level:g}") for level in settings.levels]  # fmt: skip
     if "instruction" not in past.columns:
         return future, [*made, policies.oracle()]
-    texts = [[table[name].to_list() if name in table.columns else [""] * len(table) for name in ("instruction", "input")]
-             for table in (past, future)]  # fmt: skip
+    texts = [_texts(past), _texts(future)]
     predictor = LengthPredictor(settings.levels).fit(*texts[0], lengths)
     found = predictor.predict(*texts[1])
     needs = predictor.needs(found.mean)
@@ -58,9 +59,16 @@ def candidates(settings: Settings, past: pl.DataFrame, future: pl.DataFrame) -> 
     )  # fmt: skip
     for k in settings.frontier_classes:
         for level in settings.frontier_levels:
-            one = scenarios.policy("odma", settings, predictor, longest, k=min(k, longest // settings.align), level=level)
+            one = scenarios.policy(
+                "odma", settings, predictor, longest, k=min(k, longest // settings.align), level=level
+            )
             made.append(one.but(name=f"odma, {len(one.boundaries)} classes, level {level:g}"))
     return future, [*made, policies.oracle()]
+
+
+def _texts(table: pl.DataFrame) -> list[list[str]]:
+    """Instructions and inputs, empty inputs where there is no such column."""
+    return [table[name].to_list() if name in table.columns else [""] * len(table) for name in ("instruction", "input")]
 
 
 def rank(settings: Settings, trace: pl.DataFrame) -> list[dict[str, Any]]:
@@ -82,7 +90,9 @@ def pool(policy: Policy, lengths: np.ndarray, batch: float, capacity: int) -> fl
     bounds = np.array(policy.boundaries)
     missed = float((lengths > np.quantile(lengths, policy.level)).mean())
     live = np.full(len(bounds), batch / len(bounds))
-    return policies.safety_pool(np.full(len(bounds), missed), live, np.append(bounds[1:], bounds[-1]), capacity=capacity)
+    return policies.safety_pool(
+        np.full(len(bounds), missed), live, np.append(bounds[1:], bounds[-1]), capacity=capacity
+    )
 
 
 def report(settings: Settings, path: Path) -> str:
@@ -94,7 +104,8 @@ def report(settings: Settings, path: Path) -> str:
     best, oracle = rows[0], rows[-1]
     lines = [f"{len(trace)} requests, answers {lengths.mean():.0f} tokens on average, {longest} at most; alpha "
              f"{settings.alpha:g}, {capacity} KV tokens; the second half was served, the first half was the past", "",
-             f"{'policy':36s} {'tokens/s':>9s} {'of oracle':>9s} {'copies':>7s} {'final/reserved':>14s} {'p99 s':>8s}"]  # fmt: skip
+             f"{'policy':36s} {'tokens/s':>9s} {'of oracle':>9s} {'copies':>7s} {'final/reserved':>14s} "
+             f"{'p99 s':>8s}"]  # fmt: skip
     for row in rows:
         lines.append(
             f"{row['policy'].name:36s} {row['tps']:9.1f} {row['tps'] / oracle['tps']:9.2f} {row['copies_share']:7.1%} "
@@ -103,8 +114,8 @@ def report(settings: Settings, path: Path) -> str:
     others = [row for row in rows[1:-1] if row["policy"].kind != best["policy"].kind] or rows[1:2]
     loss = 1 - others[0]["tps"] / best["tps"]
     second = 1 - rows[1]["tps"] / best["tps"]
-    lines += ["", f"take: {best['policy'].name}; the next choice ({rows[1]['policy'].name}) loses {second:.1%}, the best "
-              f"of another kind ({others[0]['policy'].name}) {loss:.1%}"]  # fmt: skip
+    lines += ["", f"take: {best['policy'].name}; the next choice ({rows[1]['policy'].name}) loses {second:.1%}, the "
+              f"best of another kind ({others[0]['policy'].name}) {loss:.1%}"]  # fmt: skip
     contiguous = next((row for row in rows if row["policy"].kind == "classes"), None)
     if contiguous:
         kept = pool(contiguous["policy"], lengths, contiguous["batch_mean"], capacity)

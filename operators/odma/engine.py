@@ -24,7 +24,7 @@ def grow(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, log, times, i)
     r[i, es.ORDINARY] = 0
     if p[mem.COUNT] == 0 and mem.grow_in_place(p, r, s, f, a, log, times, i, want):
         return True
-    if p[mem.OVERFLOW] != mem.RECOMPUTE and mem.move(p, r, s, f, a, owner, log, times, i, want):
+    if mem.move(p, r, s, f, a, owner, log, times, i, want):
         return True
     if s[es.N_RUN] > 1 and mem.wait_or_recompute(p, d, r, s, f, bounds, i, want):
         _park(p, r, x, s, f, i)

@@ -235,8 +235,8 @@ def run(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference
     """
     while s[es.N_DONE] + s[es.N_FAILED] < s[es.N_ALL] and f[es.TIME] < until:
         s[es.COPIED_NOW] = s[es.PREFILL_NOW] = s[es.PREEMPTED_NOW] = s[es.ADMITTED_NOW] = 0
-        _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints, window,
-                   c, some, log, times)  # fmt: skip
+        _incidents(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, hist, reference, words, floats, ints,
+                   window, c, some, log, times)  # fmt: skip
         _arrive(p, r, x, s, f, queues, bounds)
         engine.retry_parked(p, d, r, x, s, f, a, owner, pages, ring, queues, bounds, log, times)
         if s[es.PREEMPTED_NOW] == 0 and s[es.N_WAIT] > 0:

@@ -18,8 +18,9 @@ RUN_NEXT, RUN_PREV, CAL_NEXT, CAL_PREV, WAIT_NEXT, DUE, SEQ, ORDINARY = range(11
 COPIES, COPIED, PREEMPTIONS, GROWN, TAIL, PAGES = range(19, 25)
 R_FIELDS = 32
 # UNIT first unit of its extent, SIZE units reserved (pages of a paged policy), USED tokens held at step STEP, DONE
-# tokens generated then, CLASS index at admission, FIRST and LAST tokens reserved, ORDINARY units counted against the
-# ordinary share of the pool, GROWN times grown in place, TAIL newest page of a hybrid, PAGES tokens in its pages' capacity.
+# tokens generated then, CLASS index at admission, FIRST and LAST tokens reserved, ORDINARY units that count against
+# the ordinary share of the pool, GROWN times grown in place, TAIL newest page of a hybrid, PAGES tokens its
+# pages hold.
 WAITING, RUNNING, PARKED, FINISHED, FAILED = range(5)
 
 # by request, f64

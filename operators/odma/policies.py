@@ -15,7 +15,7 @@ from operators.odma.errors import ConfigError
 
 KINDS = ("fixed", "classes", "s3", "paged", "hybrid")
 VALUES = ("truth", "none", "mean", "q", "need")
-OVERFLOWS = ("cost", "copy", "park", "recompute")
+OVERFLOWS = ("cost", "park", "recompute")
 ORDERS = ("fcfs", "tag")
 CUT_ON = ("lengths", "needs")
 JUMPS = ("next", "large")
@@ -107,7 +107,7 @@ def constant_quantile(level: float, lengths: np.ndarray, max_tokens: int, *, ali
 def s3(max_tokens: int, k: int = S3_CLASSES, name: str = "s3") -> Policy:
     """S3: the equal class of `max_tokens` / k that holds the predicted length; with k = 1 it is `static`."""
     bounds = tuple(-(-max_tokens * j // k) for j in range(1, k + 1))
-    return Policy(name, kind="s3", value="mean", boundaries=bounds, overflow="recompute" if k == 1 else "copy")
+    return Policy(name, kind="s3", value="mean", boundaries=bounds)
 
 
 def paged(page: int = 16, *, watermark: float = 0.01, name: str = "paged") -> Policy:

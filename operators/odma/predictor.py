@@ -160,7 +160,10 @@ class LengthPredictor:
         self, instruction: Sequence[str], input: Sequence[str], meta: Sequence[str] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean and spread, without quantiles."""
-        score = self._scores(instruction, input, meta)
+        return self._means(self._scores(instruction, input, meta))
+
+    @staticmethod
+    def _means(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return _blend(score[:, LOG], score[:, ROOT]), np.clip(score[:, SPREAD], LEAST_SPREAD, MOST_SPREAD)
 
     def needs(self, mean: np.ndarray) -> np.ndarray:
@@ -171,7 +174,9 @@ class LengthPredictor:
         self, instruction: Sequence[str], input: Sequence[str], meta: Sequence[str] | None = None
     ) -> Prediction:
         """Predictions of n requests; NotFitted before training, ValueError for a prompt that is no text."""
-        mean, u = self.raw(instruction, input, meta)
+        return self._predicted(*self._means(self._scores(instruction, input, meta)))
+
+    def _predicted(self, mean: np.ndarray, u: np.ndarray) -> Prediction:
         q = np.array(
             [self._adaptive[level].q if self._adaptive else q for level, q in zip(self.levels, self._q, strict=True)]
         )
@@ -200,7 +205,17 @@ class LengthPredictor:
 
         The mean of two estimates: the lengths seen near this prediction, and the probabilities fitted directly.
         """
+        return self._shares(self._scores(instruction, input, meta), edges)
+
+    def all_at_once(
+        self, instruction: Sequence[str], input: Sequence[str], meta: Sequence[str] | None, edges: list[np.ndarray]
+    ) -> tuple[Prediction, np.ndarray, list[np.ndarray]]:
+        """`predict`, `needs`, and `class_shares` for several sets of classes, in one pass over the texts."""
         score = self._scores(instruction, input, meta)
+        found = self._predicted(*self._means(score))
+        return found, self.needs(found.mean), [self._shares(score, some) for some in edges]
+
+    def _shares(self, score: np.ndarray, edges: np.ndarray) -> np.ndarray:
         inner = np.asarray(edges, float)[:-1]
         near = self.conditional.below(_blend(score[:, LOG], score[:, ROOT]), inner)
         fitted = np.maximum.accumulate(np.clip(score[:, BELOW:], 0, 1), axis=1)

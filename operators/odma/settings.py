@@ -53,7 +53,6 @@ class Settings(lab.Settings):
     reference_prompts: int = field(
         10_000, unit="training prompts with reference answers; all others test", source="our choice", ge=200
     )
-    boosted: bool = field(False, unit="flag: LightGBM beside the ridge, where it is installed", source="our choice")
     hard_models: int = field(20, unit="models of AlpacaEval", source="our choice: spread by mean length", ge=2)
     policies: tuple[Policy, ...] = field(POLICIES, unit="names", source="paper, S3, vLLM and bounds of ours")
     alphas: tuple[float, ...] = field(
@@ -97,8 +96,8 @@ class Settings(lab.Settings):
     max_len: int = field(2048, unit="tokens", source="longest answer of the hard set", ge=16)
     max_len_alpaca: int = field(512, unit="tokens", source="generation stopped there (514 with its two marks)", ge=16)
     order: Literal["fcfs", "tag"] = field("fcfs", unit="name", source="paper batches near tags; fcfs is ours")
-    overflow: Literal["cost", "copy", "park", "recompute"] = field(
-        "cost", unit="name", source="paper copies; the cheapest of three is ours"
+    overflow: Literal["cost", "park", "recompute"] = field(
+        "cost", unit="what to do when there is no room to copy", source="paper waits or fails; the cheaper one is ours"
     )
     compaction: float = field(0.0, unit="share of streaming bandwidth spent on compaction", source="our choice", ge=0)
     alpha: float = field(0.5, unit="random over streaming bandwidth", source="middle of the paper's range", gt=0, le=1)

@@ -127,12 +127,9 @@ def _predicted(predictor: "LengthPredictor", frame: "pl.DataFrame", target: str)
     from operators.odma.device import q_column
 
     texts, inputs, labels = (frame[name].to_list() for name in ("instruction", "input", "label"))
-    found = predictor.predict(texts, inputs, labels)
-    needs = predictor.needs(found.mean)
-    shares = [
-        predictor.class_shares(texts, inputs, scenarios.rule_edges(rule, size, predictor.train_lengths), labels)
-        for rule, size in scenarios.RULES
-    ]
+    rules = [] if target in ("before", "after") else scenarios.RULES  # those serve streams, not accuracy
+    edges = [scenarios.rule_edges(rule, size, predictor.train_lengths) for rule, size in rules]
+    found, needs, shares = predictor.all_at_once(texts, inputs, labels, edges)
     columns = {"mean": found.mean, "u": found.u}
     columns |= {q_column(level): found.q[:, i] for i, level in enumerate(predictor.levels)}
     columns |= {q_column(level, "n"): needs[:, i] for i, level in enumerate(predictor.levels)}

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from operators.odma import Conformal, ConfigError, split
+from operators.odma import ConfigError, Conformal, split
 
 
 @pytest.mark.parametrize(("n", "place"), [(9, 9), (10, 10), (19, 18)])
@@ -14,7 +14,7 @@ def test_the_rank_at_ninety_percent(n, place):
 
 
 def test_too_few_residuals_have_no_bound():
-    with pytest.raises(ValueError, match="8 values; level 0.9 needs at least 9"):
+    with pytest.raises(ValueError, match=r"8 values; level 0.9 needs at least 9"):
         split(np.zeros(8), 0.9)
     with pytest.raises(ValueError, match=r"residuals\[1\] is NaN"):
         split(np.array([0.0, np.nan]), 0.5)

@@ -5,7 +5,16 @@ import polars as pl
 import pytest
 
 from operators.llm.shapes import MODELS
-from operators.odma import ConfigError, DeviceSpec, cluster, crossover, metrics, policies, simulate_cluster, simulate_device
+from operators.odma import (
+    ConfigError,
+    DeviceSpec,
+    cluster,
+    crossover,
+    metrics,
+    policies,
+    simulate_cluster,
+    simulate_device,
+)
 from operators.odma import engine_state as es
 from operators.odma.cluster_state import choose
 from operators.odma.device import serve
@@ -54,7 +63,9 @@ def test_every_request_ends_when_the_plain_device_says(policy, gap):
 
     page = policy.page if policy.kind == "paged" else 0
     rows = table.select("arrival_s", "input_tokens", "output_tokens", "q90").rows()
-    requests = [slow_reference.Request(i, a, p, o, q if policy.value == "q" else 0) for i, (a, p, o, q) in enumerate(rows)]
+    requests = [
+        slow_reference.Request(i, a, p, o, q if policy.value == "q" else 0) for i, (a, p, o, q) in enumerate(rows)
+    ]
     slow_reference.serve(requests, bounds=policy.boundaries, capacity=6400 // (page or 16), step_s=step_s, page=page,
                          watermark=int(0.01 * 400) if page else 0)  # fmt: skip
     assert found.x[:, es.FINISH] == pytest.approx([r.finish for r in requests], rel=1e-9)
@@ -121,8 +132,9 @@ def test_single_token_pages_at_alpha_one_bound_every_policy():
 
 def test_alpha_moves_pages_and_nothing_else():
     table = trace(300)
-    rates = {p.name: [tps(table, p, spec=DeviceSpec(tokens=6400, alpha=a)) for a in (0.1, 0.4, 1.0)]
-             for p in (policies.paged(), policies.static(304), policies.oracle(), policies.hybrid(policies.static(64)))}  # fmt: skip
+    some = (policies.paged(), policies.static(304), policies.oracle(), policies.hybrid(policies.static(64)))
+    specs = [DeviceSpec(tokens=6400, alpha=alpha) for alpha in (0.1, 0.4, 1.0)]
+    rates = {policy.name: [tps(table, policy, spec=spec) for spec in specs] for policy in some}
     assert rates["paged"] == sorted(rates["paged"])
     assert rates["paged"][0] < rates["paged"][2]
     assert rates["hybrid"][0] < rates["hybrid"][2]

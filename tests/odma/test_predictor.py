@@ -55,7 +55,10 @@ def test_a_reservation_by_cost_takes_less_memory_time(predictor, tables):
     val = tables["val"]
     found, true = predictor.predict(*texts(val)), val["length"].to_numpy()
     at = predictor.levels.index(0.9)
-    held = [(np.clip(bound, 1, 512) * np.minimum(true, bound)).sum() for bound in (found.q[:, at], predictor.needs(found.mean)[:, at])]
+    held = [
+        (np.clip(bound, 1, 512) * np.minimum(true, bound)).sum()
+        for bound in (found.q[:, at], predictor.needs(found.mean)[:, at])
+    ]
     assert held[1] < 0.95 * held[0]
 
 
@@ -101,10 +104,9 @@ def test_a_saved_predictor_says_the_same(predictor, tables, tmp_path):
 def test_updates_move_the_bounds(predictor, tables, tmp_path):
     predictor.save(tmp_path / "p")
     mine = LengthPredictor.load(tmp_path / "p")
-    before = mine.predict(["Write a story"], [""]).q
     for _ in range(120):
         mine.update("Write a story", "", 500)
-    assert (mine.predict(["Write a story"], [""]).q[0, 3:] > before[0, 3:]).all()
+    assert (mine.predict(["Write a story"], [""]).q[0, 3:] >= 500).all()
 
 
 def test_labels_known_on_arrival_are_used(tables):

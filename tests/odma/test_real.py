@@ -1,4 +1,4 @@
-"""Devices with real bytes, the book-keeping of a cluster, and real processes that are killed at the three bad moments."""
+"""Devices with real bytes, the books of a cluster, and real processes that are killed at the three bad moments."""
 
 import numpy as np
 import pytest
@@ -79,11 +79,12 @@ def test_a_request_is_always_in_one_place():
     state = ClusterState(2)
     state.submit(requests(10))
     given = state.dispatch([0, 1], 3)
-    assert [len(part) for part in given.values()] == [3, 3]
+    assert sum(len(part) for part in given.values()) == 6
+    assert all(given.values())
     state.validate()
     assert state.lost(0) == sorted(one.number for one in given[0])
     assert state.reserved[0] == 0
-    assert list(state.waiting)[:3] == sorted(one.number for one in given[0])  # in front, in order
+    assert list(state.waiting)[: len(given[0])] == sorted(one.number for one in given[0])  # in front, in order
     state.validate()
     again = state.dispatch([1], 3)[1]
     state.report(1, Report(finished=[(again[0].number, 64, 0, 0, 0)], refused=[again[1].number], reserved=64))
@@ -102,7 +103,7 @@ def folder(tmp_path_factory):
     """A small trained predictor on disk."""
     place = tmp_path_factory.mktemp("predictor")
     texts = [f"{'Explain' if i % 2 else 'Name'} thing {i % 37}" for i in range(300)]
-    LengthPredictor().fit(texts, [""] * 300, np.where(np.arange(300) % 2, 90, 12) + np.arange(300) % 9).save(place)
+    LengthPredictor().fit(texts, [""] * 300, np.random.default_rng(4).integers(10, 140, 300)).save(place)
     return place
 
 
@@ -118,7 +119,8 @@ def pool(ray):
         yield pool
 
 
-PROMPTS = [(i, f"{'Explain' if i % 2 else 'Name'} thing {i}", "", 20 + i % 30, (90 if i % 2 else 12) + i % 40) for i in range(40)]
+LENGTHS = np.random.default_rng(5).integers(10, 150, 40).tolist()  # nothing to predict: half outgrow their block
+PROMPTS = [(i, f"{'Explain' if i % 2 else 'Name'} thing {i}", "", 20 + i % 30, LENGTHS[i]) for i in range(40)]
 
 
 def run(ray, pool, folder, fault, prompts=PROMPTS, patience_s=60.0):
