@@ -124,7 +124,8 @@ PROMPTS = [(i, f"{'Explain' if i % 2 else 'Name'} thing {i}", "", 20 + i % 30, L
 
 
 def run(ray, pool, folder, fault, prompts=PROMPTS, patience_s=60.0):
-    manager = ClusterManager(ray, predictor=folder, level=0.5, devices=2, capacity=2048, width=64, longest=160, classes=4,
+    sizes = {"devices": 2, "capacity": 2048, "width": 64, "longest": 160, "classes": 4}
+    manager = ClusterManager(ray, predictor=folder, level=0.5, **sizes,
                              tau=9.0, patience_s=patience_s, pool=pool, schedule=[fault] if fault else [])  # fmt: skip
     with manager:
         state = manager.serve(prompts)
