@@ -13,6 +13,8 @@ LABELS = {
 }
 LOOK = figures.look(list(LABELS))
 LOOK["paged"] |= {"color": "#555555"}
+LOOK["oracle"] |= {"color": "#222222"}
+LOOK["hybrid"] |= {"color": "#8B5A2B"}
 Chart = tuple[Any, pl.DataFrame]
 GRID = (pl.col("scenario") == "grid") & pl.col("prefill") & (pl.col("policy") != "paged_at_1")
 
@@ -54,9 +56,9 @@ def utilisation(measures: pl.DataFrame, *, alpha: float) -> Chart:
         for i, name in enumerate(names):
             axis.text(i, 1.02, f"{rows[name]['copies_share']:.0%}", ha="center", fontsize=8)
         axis.set_xticks(range(len(names)), [LABELS[name] for name in names], rotation=35, ha="right")
-        axis.set(ylim=(0, 1.3), title=f"{which}: copies per request on top")
+        axis.set(ylim=(0, 1.12), title=f"{which}: copies per request on top")
     axes[0, 0].set_ylabel("utilisation (share)")
-    axes[0, 0].legend(fontsize=8, loc="upper left", ncols=1)
+    axes[0, -1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     note(
         figure,
         table,
@@ -87,8 +89,9 @@ def crossover(measures: pl.DataFrame, crossed: pl.DataFrame) -> Chart:
             for name in _policies(some):
                 line = some.filter(pl.col("policy") == name).sort("alpha")
                 if line["alpha"].null_count():
+                    style = {"static": "--", "static_2048": "--", "oracle": ":"}.get(name, "-")
                     axis.axhline(line["mean"][0], color=LOOK[name]["color"], linewidth=1.2, label=LABELS[name],
-                                 linestyle="--" if name.startswith("static") else "-")  # fmt: skip
+                                 linestyle=style)  # fmt: skip
                 else:
                     axis.plot(line["alpha"], line["mean"], label=LABELS[name], markersize=4, **LOOK[name])
             stars = crossed.filter(
@@ -152,7 +155,8 @@ def coverage(covered: pl.DataFrame) -> Chart:
 
 def fragmentation(samples: pl.DataFrame) -> Chart:
     """External fragmentation and free memory over time, everything queued at the start."""
-    frame = samples.filter((pl.col("drift") == "none") & (pl.col("load") == "t0") & (pl.col("policy") != "paged"))
+    frame = samples.filter((pl.col("drift") == "none") & (pl.col("load") == "t0"))
+    frame = frame.filter(~pl.col("policy").is_in(["paged", "static_2048"]))
     table = frame.select("set", "policy", "t_s", "free", "largest_free", "basis", "data").with_columns(
         external=1 - pl.col("largest_free") / pl.col("free").clip(1)
     )

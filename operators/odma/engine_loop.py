@@ -38,7 +38,7 @@ def _finish(p, r, x, s, f, a, pages, log, times, i):
 @inner
 def _learn(p, r, x, s, f, bounds, hist, reference, words, floats, ints, window, c, log, times, i):
     """The history hears of a finished request: adaptive level, histogram, perhaps new classes."""
-    if p[mem.ADAPT] > 0:
+    if p[mem.ADAPT] > 0 and s[es.N_DONE] > p[mem.MIN_SAMPLES]:  # the first to finish are the short ones
         _adapt(p, window, c, math.log(r[i, es.OUTPUT] / x[i, es.VALUE]))
     if p[mem.DYNAMIC] > 0:
         length = np.float64(r[i, es.OUTPUT])
