@@ -62,7 +62,9 @@ def candidates(settings: Settings, past: pl.DataFrame, future: pl.DataFrame) -> 
             one = scenarios.policy(
                 "odma", settings, predictor, longest, k=min(k, longest // settings.align), level=level
             )
-            made.append(one.but(name=f"odma, {len(one.boundaries)} classes, level {level:g}"))
+            one = one.but(name=f"odma, {len(one.boundaries)} classes, level {level:g}")
+            if one not in made:  # few different reservations: K has collapsed
+                made.append(one)
     return future, [*made, policies.oracle()]
 
 
