@@ -183,7 +183,9 @@ def frontier(measures: pl.DataFrame) -> Chart:
     where = (pl.col("set") == "alpaca") & (pl.col("load") == "t0") & pl.col("prefill") & (pl.col("arena") == "real")
     frame = measures.filter(where & (pl.col("devices") == 1) & (pl.col("drift") == "none"))
     base = frame.filter((pl.col("policy") == "static") & (pl.col("scenario") == "grid")).select("seed", base="tps")
-    frame = frame.filter(pl.col("alpha").is_null() & (pl.col("policy") != "static_2048")).join(base, on="seed")
+    frame = frame.filter(pl.col("alpha").is_null() & ~pl.col("policy").is_in(["static_2048", "odma_frozen"])).join(
+        base, on="seed"
+    )
     keys = ["scenario", "policy", "k", "level", "basis", "data"]
     table = frame.group_by(keys).agg(gain=(pl.col("tps") / pl.col("base")).mean(), copies=pl.col("copies_share").mean())
     table = table.sort("scenario", "policy", "k", "level")
@@ -222,7 +224,7 @@ def alpha_curve(curve: pl.DataFrame) -> Chart:
     figure, axes = figures.panels(1, 2, width=4.6)
     axes[0, 0].plot(table["page_bytes"] / 1024, table["alpha"], marker="o")
     axes[0, 0].fill_between(table["page_bytes"] / 1024, table["low"], table["high"], alpha=0.2)
-    axes[0, 0].set(ylabel="alpha: gathered / streamed bandwidth (1)", ylim=(0, 1.05))
+    axes[0, 0].set(ylabel="alpha: gathered / streamed (1)", ylim=(0, 1.05))
     for name, label in (("stream", "streamed"), ("gather", "gathered")):
         axes[0, 1].plot(table["page_bytes"] / 1024, table[name] / 1e9, marker="o", label=label)
     axes[0, 1].set(ylabel="bandwidth (GB/s)", ylim=(0, None))

@@ -114,7 +114,7 @@ class Settings(lab.Settings):
     real_level: float = field(
         0.5, unit="level of its reservations", source="our choice: half overflow, so that moves are common", gt=0, lt=1
     )
-    real_patience_s: float = field(20.0, unit="s without an answer before a device is lost", source="our choice", gt=0)
+    real_patience_s: float = field(12.0, unit="s without an answer before a device is lost", source="our choice", gt=0)
     real_tokens: int = field(65_536, unit="tokens of a real device's arena", source="our choice", ge=1024)
     real_token_bytes: int = field(1024, unit="bytes per token of the real arena", source="our choice", ge=64)
     real_requests: int = field(200, unit="requests of the real run", source="our choice", ge=10)
