@@ -25,7 +25,7 @@ def sources_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         text = path.read_bytes()
-        if b"lab.compiled import" in text or path.name == Path(__file__).name:
+        if b"compiled import" in text or path.name == Path(__file__).name:
             digest.update(text)
     return digest.hexdigest()[:16]
 
