@@ -32,7 +32,22 @@ def requests_workload(sources: list[Path]) -> pl.DataFrame:
 
 
 def requests_measured(sources: list[Path]) -> pl.DataFrame:
-    """vLLM request log (JSON lines) -> measured times in seconds from the first queued request."""
+    """vLLM request log (JSON lines) of Qwen3-30B on an RTX PRO 6000 -> measured times, see `_measured`."""
+    return _measured(sources, "RTXPRO6000", "Qwen3-30B-A3B-Instruct-2507")
+
+
+def requests_rtxpro6000_llama(sources: list[Path]) -> pl.DataFrame:
+    """The same of Llama-3.1-8B on an RTX PRO 6000."""
+    return _measured(sources, "RTXPRO6000", "Llama-3.1-8B")
+
+
+def requests_rtx4090_llama(sources: list[Path]) -> pl.DataFrame:
+    """The same of Llama-3.1-8B on an RTX 4090."""
+    return _measured(sources, "RTX4090", "Llama-3.1-8B")
+
+
+def _measured(sources: list[Path], hw: str, model: str) -> pl.DataFrame:
+    """Times in seconds from the first queued request, and the run's names."""
     frame = pl.read_ndjson(sources[0])
     start = pl.col("queued_ts").min()
     times = {
@@ -40,8 +55,8 @@ def requests_measured(sources: list[Path]) -> pl.DataFrame:
         for name in ("queued", "scheduled", "first_token", "last_token")
     }
     return frame.select(
-        pl.lit("RTXPRO6000").alias("hw"),
-        pl.lit("Qwen3-30B-A3B-Instruct-2507").alias("model"),
+        pl.lit(hw).alias("hw"),
+        pl.lit(model).alias("model"),
         "request_id",
         input_tokens="input_toks",
         output_tokens="output_toks",
