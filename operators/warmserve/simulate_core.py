@@ -400,6 +400,13 @@ def resume(p, slot):
 
 
 @kernel
+def set_limit(p, slot, limit):
+    """KV blocks the slot may use from its next step on."""
+    p.s_limit[slot] = limit
+    cut(p, slot, p.now[0])
+
+
+@kernel
 def sample_load(p, time, out):
     """Request-seconds of every model up to `time` (models,), into `out`."""
     for model in range(len(out)):
