@@ -232,7 +232,7 @@ class Manager:
                 self.stop(instance, reason)
         return all(self.create(model) is not None for _ in range(change))
 
-    def plan(self) -> None:
+    def prewarm(self) -> None:
         """Score the replicas that lie ready and prewarm those that are missing, where GPUs wait."""
         if not self.policy.prewarm:
             return

@@ -58,8 +58,8 @@ class Plane(NamedTuple):
     s_context: np.ndarray  # i8 tokens in its KV blocks
     s_block: np.ndarray  # i4 tokens of a KV block
     s_coef: np.ndarray  # f8[slots, COEFFICIENTS] step times
-    s_mesh: np.ndarray  # i4 mesh whose compute it shares, -1 alone
-    mesh_busy: np.ndarray  # i4 engines with work, per mesh
+    s_near: np.ndarray  # i4[slots, near] slots that share GPUs with it, -1 behind the last
+    s_near_busy: np.ndarray  # i4 how many of those have work
     m_slots: np.ndarray  # i4[models, slots] slots of the model by engine id
     m_slot_count: np.ndarray  # i4
     m_batch: np.ndarray  # i8 requests an engine takes
@@ -85,7 +85,7 @@ def plane(
     *,
     slots: int,
     models: int,
-    meshes: int = 1,
+    near: int = 1,
     batch: int,
     poll_s: float,
     step_engine: bool,
@@ -113,12 +113,12 @@ def plane(
         "r_next": nothing(n),
         "s_batch": nothing(slots, max_seqs),
         **{name: np.zeros(slots, np.int8) for name in ("s_state", "s_kind", "s_phase")},
-        **{name: integer(slots) for name in ("s_model", "s_count", "s_running", "s_new", "s_block")},
-        **{name: nothing(slots) for name in ("s_engine", "s_head", "s_tail", "s_mesh")},
+        **{name: integer(slots) for name in ("s_model", "s_count", "s_running", "s_new", "s_block", "s_near_busy")},
+        **{name: nothing(slots) for name in ("s_engine", "s_head", "s_tail")},
         **{name: np.zeros(slots, np.int64) for name in ("s_steps", "s_used", "s_limit", "s_cap", "s_context")},
         **{name: real(slots) for name in ("s_ready", "s_since", "s_first_s", "s_more_s")},
         "s_coef": real(slots, COEFFICIENTS),
-        "mesh_busy": integer(meshes),
+        "s_near": nothing(slots, near),
         "m_slots": nothing(models, slots),
         **{name: integer(models) for name in ("m_slot_count", "m_inflight", "m_peak", "m_creating")},
         "m_batch": np.full(models, batch, np.int64),

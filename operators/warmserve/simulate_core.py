@@ -86,13 +86,12 @@ def blocks(tokens, size):
 @inner
 def share_changed(p, slot, time, change):
     """The slot gets or loses work on GPUs it shares: its neighbours' next steps take another time."""
-    mesh = p.s_mesh[slot]
-    if mesh < 0:
-        return
-    p.mesh_busy[mesh] += change
-    for other in range(len(p.s_state)):
-        if other != slot and p.s_mesh[other] == mesh and p.s_state[other] != FREE:
-            cut(p, other, time)
+    for i in range(p.s_near.shape[1]):
+        other = p.s_near[slot, i]
+        if other < 0:
+            return
+        p.s_near_busy[other] += change
+        cut(p, other, time)
 
 
 @inner
@@ -132,13 +131,6 @@ def end_step(p, slot, time):
 
 
 @inner
-def factor(p, slot):
-    """Times longer a step takes because neighbours on the same GPUs have work too."""
-    mesh = p.s_mesh[slot]
-    return 1.0 if mesh < 0 else np.float64(max(p.mesh_busy[mesh], 1))
-
-
-@inner
 def admit(p, slot, time):
     """Begin a prefill step for the waiting requests that fit. OK when it began, SHORT when the KV kept is too small,
     EMPTY when nothing can be prefilled now."""
@@ -165,7 +157,7 @@ def admit(p, slot, time):
     if taken == 0:
         return found
     c = p.s_coef[slot]
-    seconds = (c[0] + c[1] * taken + c[2] * tokens + c[3] * squares) * factor(p, slot)
+    seconds = (c[0] + c[1] * taken + c[2] * tokens + c[3] * squares) * (1 + p.s_near_busy[slot])
     p.s_phase[slot], p.s_new[slot], p.s_steps[slot], p.s_since[slot] = PREFILL, taken, 1, time
     set_due(p, slot, time + seconds)
     return OK
@@ -220,7 +212,7 @@ def decode(p, slot, time):
             return SHORT
         preempt_newest(p, slot)
     n, c = p.s_running[slot], p.s_coef[slot]
-    scale = factor(p, slot)
+    scale = 1 + p.s_near_busy[slot]
     base = 4 if n < c[7] or c[7] <= 0.0 else 8
     slope = c[6] if base == 4 else c[10]
     p.s_first_s[slot] = (c[base] + c[base + 1] * n + slope * p.s_context[slot]) * scale
@@ -356,7 +348,7 @@ def advance(p, until):
         poll_at = p.q_time[p.n[RING_HEAD]] if p.n[RING_COUNT] > 0 else np.inf
         arrival_at = p.r_arrival[p.n[NEXT]] if p.n[NEXT] < len(p.r_arrival) else np.inf
         time = min(step_at, min(poll_at, arrival_at))
-        if time > until:
+        if time > until or time == np.inf:
             p.now[0] = max(p.now[0], until) if until < np.inf else p.now[0]
             done = p.n[DONE] == len(p.r_arrival)
             return (FINISHED if done else REACHED), np.int64(0), np.int64(0)

@@ -87,10 +87,10 @@ class _Run:
         spatial = muxserve.layout(models, history, nodes, settings) if rules.scale == "spatial" else None
         self.p = plane.plane(
             *(trace.arrival_s, trace.model, trace.input_tokens, trace.output_tokens),
-            **{"slots": max(gpus, len(spatial or ())), "models": len(models), "meshes": gpus},
+            **{"slots": max(gpus, len(spatial or ())), "models": len(models)},
             **{"batch": plane.NO_LIMIT if spatial else settings.batch, "poll_s": settings.poll_s},
             **{"step_engine": settings.engine == "step", "max_seqs": settings.max_seqs},
-            token_budget=settings.token_budget,
+            **{"token_budget": settings.token_budget, "near": 1 + max((len(one.near) for one in spatial or ()), default=0)},
         )
         self.channel, self.slot_of, self.pending = LoadChannel(gpus), {}, []
         self.free_slots, self.order = list(range(gpus - 1, -1, -1)), itertools.count()
@@ -191,7 +191,7 @@ class _Run:
         else:
             self._follow_forecast()
         self._act()
-        self.manager.plan()
+        self.manager.prewarm()
         self._at(now + self.settings.tick_s, self._tick)
 
     def _follow_forecast(self) -> None:
@@ -256,7 +256,7 @@ class _Run:
             instance.id,
             code,
         )
-        _fresh_slot(p, slot, model, model.kv_blocks, 1.0)
+        _fresh_slot(p, slot, model, model.kv_blocks)
         p.s_ready[slot] = np.inf
         p.m_creating[instance.model] += 1
         self._list_slot(instance.model, slot)
@@ -309,18 +309,18 @@ class _Run:
         for slot, share in enumerate(layout):
             p = self.p
             p.s_state[slot], p.s_model[slot], p.s_engine[slot] = plane.RUNNING, share.model, slot
-            _fresh_slot(p, slot, self.cluster.models[share.model], share.kv_blocks, share.time_factor)
-            p.s_mesh[slot] = share.mesh
+            _fresh_slot(p, slot, self.cluster.models[share.model], share.kv_blocks)
+            p.s_near[slot, : len(share.near)] = share.near
             self._list_slot(share.model, slot)
 
 
-def _fresh_slot(p: plane.Plane, slot: int, model: catalogue.Model, kv_blocks: int, time_factor: float) -> None:
+def _fresh_slot(p: plane.Plane, slot: int, model: catalogue.Model, kv_blocks: int) -> None:
     p.s_count[slot] = p.s_running[slot] = p.s_new[slot] = p.s_used[slot] = p.s_context[slot] = 0
     p.s_head[slot] = p.s_tail[slot] = -1
     p.s_phase[slot], p.s_limit[slot], p.s_cap[slot] = plane.IDLE, kv_blocks, kv_blocks
     p.s_block[slot] = catalogue.KV_TOKENS
     p.s_coef[slot] = 0.0
-    p.s_coef[slot, 1], p.s_coef[slot, 4] = model.prefill_s * time_factor, model.decode_s * time_factor
+    p.s_coef[slot, 1], p.s_coef[slot, 4] = model.prefill_s, model.decode_s
 
 
 def _check_fits(trace: Trace, models: list[catalogue.Model]) -> None:
