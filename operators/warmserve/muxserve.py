@@ -116,7 +116,9 @@ def _assign(
     return float(utilisation(where).max()), where
 
 
-def _engines(models: list[Model], load: np.ndarray, where: list[list[int]], widths: list[int], pool: int) -> list[Share]:
+def _engines(
+    models: list[Model], load: np.ndarray, where: list[list[int]], widths: list[int], pool: int
+) -> list[Share]:
     engines, first = [], 0
     for mesh, width in enumerate(widths):
         here = [model for model in range(len(models)) if mesh in where[model]]
@@ -144,6 +146,8 @@ def _with_neighbours(engines: list[Share]) -> list[Share]:
         for gpu in engine.gpus:
             on.setdefault(gpu, []).append(slot)
     return [
-        Share(engine.model, engine.gpus, engine.kv_blocks, tuple(sorted({o for g in engine.gpus for o in on[g]} - {slot})))
+        Share(
+            engine.model, engine.gpus, engine.kv_blocks, tuple(sorted({o for g in engine.gpus for o in on[g]} - {slot}))
+        )
         for slot, engine in enumerate(engines)
     ]

@@ -84,7 +84,9 @@ def judge(
     return most, total
 
 
-def roundrobin(now: Standing, wanted: Sequence[int], tp: Sequence[int], need: Sequence[int]) -> list[tuple[int, int, np.uint64]]:
+def roundrobin(
+    now: Standing, wanted: Sequence[int], tp: Sequence[int], need: Sequence[int]
+) -> list[tuple[int, int, np.uint64]]:
     """(model, node, set) of each replica placed in turn: first node with enough free GPUs not holding the model.
 
     Args:

@@ -14,6 +14,7 @@ KIND_RUNNING, KIND_HIT, KIND_LOADING, KIND_ONDEMAND = 0, 1, 2, 3
 KINDS = ("running", "hit", "loading", "ondemand")
 # counters in `n`
 NEXT, RING_HEAD, RING_COUNT, DONE, STEPS = 0, 1, 2, 3, 4
+REACHED, CREATE, ENDED, TAKEBACK, FINISHED = 0, 1, 2, 3, 4  # why `advance` returned
 NO_LIMIT = 2**40
 COEFFICIENTS = 11  # see Step in steps.py
 
@@ -104,10 +105,10 @@ def plane(
         "now": real(1),
         "n": np.zeros(5, np.int64),
         "option": np.array([poll_s, float(step_engine), max_seqs, token_budget], float),
-        "r_arrival": np.ascontiguousarray(arrival_s, float),
-        "r_model": np.ascontiguousarray(model, np.int32),
-        "r_in": np.ascontiguousarray(input_tokens, np.int32),
-        "r_out": np.ascontiguousarray(output_tokens, np.int32),
+        "r_arrival": np.array(arrival_s, float),
+        "r_model": np.array(model, np.int32),
+        "r_in": np.array(input_tokens, np.int32),
+        "r_out": np.array(output_tokens, np.int32),
         **{"r_gen": integer(n), "r_sent": unknown(n), "r_first": unknown(n), "r_finish": unknown(n)},
         **{"r_engine": nothing(n), "r_kind": np.zeros(n, np.int8), "r_preempted": np.zeros(n, np.int16)},
         "r_next": nothing(n),

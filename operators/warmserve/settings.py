@@ -119,7 +119,9 @@ class Settings(lab.Settings):
     gpu_gib: float = field(80.0, unit="GiB", source="paper", gt=0)
     gpu_util: float = field(0.9, unit="share of memory in the pool", source=CODE, gt=0, le=1)
     slots: int = field(30, unit="models mapped on one GPU at most", source=CODE, ge=1)
-    kv_block: Literal["shape", "official"] = field("shape", unit="bytes of a KV block", source="computed from the shape")
+    kv_block: Literal["shape", "official"] = field(
+        "shape", unit="bytes of a KV block", source="computed from the shape"
+    )
     max_seqs: int = field(256, unit="sequences of an engine", source=CODE, ge=1, le=256)
     token_budget: int = field(100_000, unit="tokens of a prefill step", source=CODE, ge=1)
     engine: Literal["jump", "step"] = field("jump", unit="name", source="equal results; jump is faster")

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from operators.warmserve import catalogue, muxserve, plane
-from operators.warmserve import simulate_core as core
+from operators.warmserve import catalogue, muxserve, plane, simulate_core
 from operators.warmserve.autoscale import LoadAverage
 from operators.warmserve.cluster_state import COMPLETE, CREATING, RUNNING, Cluster, Instance, Replica
 from operators.warmserve.errors import ConfigError, InvariantError
@@ -55,6 +54,7 @@ def simulate(
     process_pool: bool = True,
     nodes: int | None = None,
     validate: bool = False,
+    native: bool | None = None,
 ) -> Result:
     """Serve a trace under one policy.
 
@@ -67,13 +67,14 @@ def simulate(
         process_pool: whether policies that keep processes ready have them
         nodes: nodes of the cluster (default: the settings')
         validate: check every invariant after every control event
+        native: the native event loop or its stand-in (default: native where it was built)
     """
-    run = _Run(trace, settings, history, policy(name), cold, process_pool, nodes or settings.nodes, validate)
+    run = _Run(trace, settings, history, policy(name), cold, process_pool, nodes or settings.nodes, validate, native)
     return run.run()
 
 
 class _Run:
-    def __init__(self, trace, settings, history, rules: Policy, cold, process_pool, nodes, validate):
+    def __init__(self, trace, settings, history, rules: Policy, cold, process_pool, nodes, validate, native):
         self.settings, self.rules, self.check = settings, rules, validate
         models = catalogue.models(settings, cold)
         _check_fits(trace, models)
@@ -90,8 +91,12 @@ class _Run:
             **{"slots": max(gpus, len(spatial or ())), "models": len(models)},
             **{"batch": plane.NO_LIMIT if spatial else settings.batch, "poll_s": settings.poll_s},
             **{"step_engine": settings.engine == "step", "max_seqs": settings.max_seqs},
-            **{"token_budget": settings.token_budget, "near": 1 + max((len(one.near) for one in spatial or ()), default=0)},
+            **{
+                "token_budget": settings.token_budget,
+                "near": 1 + max((len(one.near) for one in spatial or ()), default=0),
+            },
         )
+        self.loop = simulate_core.loop(self.p, native=native)
         self.channel, self.slot_of, self.pending = LoadChannel(gpus), {}, []
         self.free_slots, self.order = list(range(gpus - 1, -1, -1)), itertools.count()
         self.averages = [LoadAverage(settings.scale_window_s, settings.tick_s) for _ in models]
@@ -113,11 +118,11 @@ class _Run:
             self._at(0.0, self._start_fixed if self.rules.scale == "fixed" else self._tick)
         while True:
             until = self.pending[0][0] if self.pending else np.inf
-            reason, a, b = core.advance(self.p, until)
+            reason, a, b = self.loop.advance(until)
             self.cluster.now = float(self.p.now[0])
-            if reason == core.FINISHED:
+            if reason == plane.FINISHED:
                 break
-            if reason == core.REACHED:
+            if reason == plane.REACHED:
                 if not self.pending or self.cluster.now > LONGEST_S:
                     raise InvariantError(f"{len(self.p.r_arrival) - self.p.n[plane.DONE]} requests wait for ever")
                 _, _, call, argument = heapq.heappop(self.pending)
@@ -136,25 +141,25 @@ class _Run:
 
     def _answer(self, reason: int, a: int, b: int) -> None:
         """What the event loop asks of the control plane."""
-        while reason != core.REACHED:
-            if reason == core.CREATE:
+        while reason != plane.REACHED:
+            if reason == plane.CREATE:
                 reason, a, b = self._create_for(a, b)
-            elif reason == core.ENDED:
+            elif reason == plane.ENDED:
                 reason, a, b = self._ended(a)
             else:
                 self.manager.take_back(self._instance(a).id)
                 self._act()
-                reason, a, b = core.resume(self.p, a)
+                reason, a, b = self.loop.resume(a)
 
     def _create_for(self, model: int, request: int) -> tuple[int, int, int]:
         instance = None if self.rules.scale == "fixed" else self.manager.create(model)
         if instance is None:
             self.p.m_may_create[model] = 0
-            core.put_off(self.p, request)
+            self.loop.put_off(request)
         else:
             self._act()
-            core.attach(self.p, self.slot_of[instance.id], request)
-        return core.REACHED, 0, 0
+            self.loop.attach(self.slot_of[instance.id], request)
+        return plane.REACHED, 0, 0
 
     def _instance(self, slot: int) -> Instance:
         return self.cluster.instances[int(self.p.s_engine[slot])]
@@ -165,12 +170,12 @@ class _Run:
         self._free_slot(instance)
         self._act()
         self.p.m_may_create[:] = 1
-        return core.REACHED, 0, 0
+        return plane.REACHED, 0, 0
 
     # Ticks ---------------------------------------------------------------------------------------------------------
 
     def _sample(self) -> np.ndarray:
-        core.sample_load(self.p, self.cluster.now, self.integral)
+        self.loop.sample_load(self.cluster.now, self.integral)
         return self.integral
 
     def _window(self, _) -> None:
@@ -279,17 +284,17 @@ class _Run:
         slot = self.slot_of[instance.id]
         self.p.s_state[slot], self.p.s_ready[slot] = plane.RUNNING, self.cluster.now
         self.p.m_creating[instance.model] -= 1
-        self._answer(*core.resume(self.p, slot))
+        self._answer(*self.loop.resume(slot))
 
     def _stop(self, instance: Instance) -> None:
         slot = self.slot_of[instance.id]
         self.p.s_state[slot] = plane.STOPPING
         if self.p.s_count[slot] == 0:
-            self._answer(*core.resume(self.p, slot))
+            self._answer(*self.loop.resume(slot))
 
     def _set_limit(self, instance: Instance) -> None:
         if instance.id in self.slot_of:
-            core.set_limit(self.p, self.slot_of[instance.id], instance.kept)
+            self.loop.set_limit(self.slot_of[instance.id], instance.kept)
 
     def _free_slot(self, instance: Instance) -> None:
         p, slot = self.p, self.slot_of.pop(instance.id)
@@ -331,6 +336,6 @@ def _check_fits(trace: Trace, models: list[catalogue.Model]) -> None:
     bad = np.flatnonzero(tokens > most)
     if len(bad):
         row = int(bad[0])
-        raise ConfigError(f"trace row {row}: {tokens[row] - 1} tokens; expected at most {most[row] - 1} (KV of an engine)")
-
-
+        raise ConfigError(
+            f"trace row {row}: {tokens[row] - 1} tokens; expected at most {most[row] - 1} (KV of an engine)"
+        )
