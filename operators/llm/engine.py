@@ -15,15 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from operators.lab.compiled import kernel
+from operators.lab.compiled import inner, kernel
 from operators.llm import engine_core as core
-from operators.llm.engine_core import advance, busy, commit, decoders, plan, push
+from operators.llm.engine_core import advance, alike, busy, commit, decoders, plan, push
 from operators.llm.stepmodels import StepModel, step_time
 
 SCHEDULERS = {"prefill_first": core.PREFILL_FIRST, "chunked": core.CHUNKED}
 METHODS = ("step", "jump")
 ASSIGN = {"round_robin": 0, "least_loaded": 1}
-ENDLESS = np.inf
 
 Requests = pl.DataFrame | tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -84,6 +83,7 @@ def serve_many(
     replicas: int,
     assign: str = "least_loaded",
     lockstep: bool = False,
+    stats_s: float = 0.0,
     scheduler: str = "chunked",
     max_seqs: int = 256,
     token_budget: int = 2048,
@@ -94,10 +94,11 @@ def serve_many(
     """The same on `replicas` equal instances, each request sent to one when it comes.
 
     `least_loaded`: to the one with the least 4 * waiting + running (the first among equals), `round_robin`: in turn.
-    With `lockstep` all instances step together and a step takes as long as the slowest one's.
+    The counts are those of the last report, one every `stats_s` seconds (0: always fresh), plus the requests sent since
+    as waiting. With `lockstep` all instances step together and a step takes as long as the slowest one's.
     """
     arrival, inputs, outputs = _arrays(requests)
-    _check(replicas, assign, scheduler, max_seqs, token_budget, kv_tokens, block, method)
+    _check(replicas, assign, stats_s, scheduler, max_seqs, token_budget, kv_tokens, block, method)
     if kv_tokens is not None:
         most = -(-(inputs + outputs - 1) // block)
         if (most > kv_tokens // block).any():
@@ -109,7 +110,7 @@ def serve_many(
     state = core.instance_tables(replicas, SCHEDULERS[scheduler], max_seqs, token_budget, kv_tokens, block, most_out)
     insi = state[0]
     run = _run_lockstep if lockstep and replicas > 1 else _run
-    run(reqi, reqf, *state, step.coeffs(), *step.grid(), ASSIGN[assign], method == "jump")
+    run(reqi, reqf, *state, step.coeffs(), *step.grid(), ASSIGN[assign], float(stats_s), method == "jump")
     if insi[:, core.FAILED].any():
         raise ValueError(f"{type(step).__name__}: a step of this run takes no time or less; {step}")
     first, last = reqf[:, core.FIRST].copy(), reqf[:, core.LAST].copy()
@@ -137,7 +138,7 @@ def _arrays(requests: Requests) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return arrival.astype(float), inputs.astype(np.int64), outputs.astype(np.int64)
 
 
-def _check(replicas, assign, scheduler, max_seqs, token_budget, kv_tokens, block, method) -> None:
+def _check(replicas, assign, stats_s, scheduler, max_seqs, token_budget, kv_tokens, block, method) -> None:
     choices = {"scheduler": (scheduler, SCHEDULERS), "method": (method, METHODS), "assign": (assign, ASSIGN)}
     for name, (value, known) in choices.items():
         if value not in known:
@@ -146,6 +147,8 @@ def _check(replicas, assign, scheduler, max_seqs, token_budget, kv_tokens, block
     for name, value in least.items():
         if value < 1:
             raise ValueError(f"{name} (={value}): must be >= 1")
+    if not stats_s >= 0:
+        raise ValueError(f"stats_s (={stats_s}): must be >= 0")
     if scheduler == "chunked" and token_budget < max_seqs:
         raise ValueError(f"token_budget (={token_budget}): must be >= max_seqs (={max_seqs})")
     if kv_tokens is not None and kv_tokens < block:
@@ -153,39 +156,54 @@ def _check(replicas, assign, scheduler, max_seqs, token_budget, kv_tokens, block
 
 
 @kernel
-def _run(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, assign, jump):
-    replicas = len(insi)
-    for i in range(len(reqi)):
-        at = reqf[i, 0]
-        for r in range(replicas):
-            if not advance(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, r, at, jump):
+def _run(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, assign, stats_s, jump):
+    n, i, told = len(reqi), 0, -1.0
+    seen = np.zeros((len(insi), 2), np.int64)
+    while i <= n:
+        at = reqf[i, 0] if i < n else np.inf
+        report = stats_s * np.floor(at / stats_s) if stats_s > 0 and i < n else at
+        until = report if report > told else at
+        for r in range(len(insi)):  # one call of `advance` in all: it is large, and compiled where it is called
+            if not advance(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, r, until, jump):
                 return
-        push(reqi, reqf, insi, insf, _choose(insi, insf, i, at, assign), i)
-    for r in range(replicas):
-        if not advance(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, r, np.inf, jump):
-            return
+        if report > told:
+            _look(insi, insf, seen, report)
+            told = report
+            if report < at:
+                continue
+        if i < n:
+            push(reqi, reqf, insi, insf, _choose(seen, i, assign), i)
+        i += 1
 
 
-@kernel
-def _choose(insi, insf, i, at, assign):
-    """The instance for the `i`-th request, which comes at `at`."""
-    replicas = len(insi)
-    if assign == 0:
-        return i % replicas
-    best, least = 0, 1 << 60
-    for r in range(replicas):
+@inner
+def _look(insi, insf, seen, at):
+    """Put what every instance has waiting and running at time `at` into `seen`."""
+    for r in range(len(insi)):
         running = insi[r, core.RUNS] + (1 if insi[r, core.PART] >= 0 else 0)
         if insf[r, core.NOW] > at:  # the step under way still holds those it will end
             running += insi[r, core.ENDED]
-        load = 4 * insi[r, core.WAITS_N] + running
+        seen[r, 0], seen[r, 1] = insi[r, core.WAITS_N], running
+
+
+@inner
+def _choose(seen, i, assign):
+    """The instance for the `i`-th request by the counts `seen`, to which it is added as one that waits."""
+    if assign == 0:
+        return i % len(seen)
+    best, least = 0, 1 << 60
+    for r in range(len(seen)):
+        load = 4 * seen[r, 0] + seen[r, 1]
         if load < least:
             best, least = r, load
+    seen[best, 0] += 1
     return best
 
 
 @kernel
-def _run_lockstep(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, assign, jump):
-    """All instances begin every step together; `jump` is without effect."""
+def _run_lockstep(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, assign, stats_s, jump):
+    """All instances begin every step together, one step at a time; `jump` is without effect."""
+    seen, tick = np.zeros((len(insi), 2), np.int64), -1.0
     i, n, now = 0, len(reqi), 0.0
     while True:
         work = False
@@ -196,20 +214,55 @@ def _run_lockstep(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, assign, j
                 return
             now = max(now, reqf[i, 0])
         while i < n and reqf[i, 0] <= now + core.EPS_S:
-            push(reqi, reqf, insi, insf, _choose(insi, insf, i, now, assign), i)
+            report = stats_s * np.floor(reqf[i, 0] / stats_s) if stats_s > 0 else reqf[i, 0]
+            if report > tick:
+                _look(insi, insf, seen, report)
+                tick = report
+            push(reqi, reqf, insi, insf, _choose(seen, i, assign), i)
             i += 1
-        slowest = 0.0
-        for r in range(len(insi)):
-            if busy(insi, r):
-                plan(reqi, insi, insf, ring, classes, r)
-                k = insi[r, core.CONTEXT] if decoders(insi, r) > 0 else 0
-                p, m, q = insi[r, core.P_TOKENS], insi[r, core.P_PROMPTS], insf[r, core.P_SQUARES]
-                seconds = step_time(c, xs, ys, z, p, decoders(insi, r), k, q, m)
-                if not seconds > 0.0:
-                    insi[r, core.FAILED] = 1
-                    return
-                slowest = max(slowest, seconds)
-        now += slowest
+        most = _plan_all(reqi, insi, insf, ring, classes)
+        until = reqf[i, 0] - core.EPS_S if i < n else np.inf
+        steps, seconds = _march_all(insi, insf, c, xs, ys, z, most, until - now)
+        if not seconds > 0.0:
+            insi[0, core.FAILED] = 1
+            return
+        now += seconds
         for r in range(len(insi)):
             if busy(insi, r) or insi[r, core.P_TOKENS] > 0:
-                commit(reqi, reqf, insi, insf, ring, classes, r, 1, now - insf[r, core.NOW])
+                commit(reqi, reqf, insi, insf, ring, classes, r, steps, now - insf[r, core.NOW])
+
+
+@inner
+def _plan_all(reqi, insi, insf, ring, classes):
+    """Plan a step of every busy instance: how many steps hold the same requests on all of them."""
+    most = 1 << 40
+    for r in range(len(insi)):
+        if busy(insi, r):
+            plan(reqi, insi, insf, ring, classes, r)
+            if insi[r, core.P_TOKENS] > 0 or insi[r, core.P_HALT] > 0:
+                most = 1
+    for r in range(len(insi)):
+        if most > 1 and insi[r, core.RUNS] > 0:
+            most = min(most, alike(insi, ring, classes, r))
+    return most
+
+
+@inner
+def _march_all(insi, insf, c, xs, ys, z, most, left):
+    """`most` planned steps, or those until `left` seconds are over: their number and the seconds of the slowest."""
+    total, steps = 0.0, 0
+    while steps < most and total < left:
+        slowest = 0.0
+        for r in range(len(insi)):
+            n, p = decoders(insi, r), insi[r, core.P_TOKENS]
+            if n > 0 or p > 0:
+                k = insi[r, core.CONTEXT] + steps * n if n > 0 else 0
+                seconds = step_time(c, xs, ys, z, p, n, k, insf[r, core.P_SQUARES], insi[r, core.P_PROMPTS])
+                if not seconds > 0.0:
+                    return steps, 0.0
+                slowest = max(slowest, seconds)
+        total += slowest
+        steps += 1
+        if slowest == 0.0:
+            return steps, 0.0
+    return steps, total

@@ -44,11 +44,12 @@ class Measured:
     kv_tokens: int | None  # None: not reported
     block: int
     data_parallel: int
+    lockstep: bool = False  # ranks step together: data parallel with experts spread over the ranks
 
     @property
     def meta(self) -> dict[str, int | None]:
         """The engine's limits, as `engine.serve_many` takes them."""
-        names = ("max_num_seqs", "token_budget", "kv_tokens", "block", "data_parallel")
+        names = ("max_num_seqs", "token_budget", "kv_tokens", "block", "data_parallel", "lockstep")
         return {name: getattr(self, name) for name in names}
 
 
@@ -185,6 +186,7 @@ def measured_from(raw: pl.DataFrame, meta: dict, place: Path | str = "meta") -> 
         kv_tokens=cache.get("num_kv_tokens"),
         block=cache.get("block_size", 16),
         data_parallel=found.get("data_parallel_size", 1),
+        lockstep=bool(found.get("enable_expert_parallel")) and found.get("data_parallel_size", 1) > 1,
     )
 
 

@@ -116,10 +116,19 @@ def test_a_measured_run_carries_its_engines_limits(tmp_path):
     measured_folder(tmp_path, {"engine_kwargs": args, "kv_cache": {"num_kv_tokens": 4096, "block_size": 32}})
     assert importers.measured_runs(tmp_path) == ["gpu_model"]
     run = importers.read_vllm_measured(tmp_path, "gpu_model")
-    wanted = {"max_num_seqs": 8, "token_budget": 64, "kv_tokens": 4096, "block": 32, "data_parallel": 2}
+    wanted = {
+        "max_num_seqs": 8,
+        "token_budget": 64,
+        "kv_tokens": 4096,
+        "block": 32,
+        "data_parallel": 2,
+        "lockstep": False,
+    }
     assert run.meta == wanted
     measured_folder(tmp_path, {"engine_kwargs": args})
     assert importers.read_vllm_measured(tmp_path, "gpu_model").kv_tokens is None
+    measured_folder(tmp_path, {"engine_kwargs": args | {"enable_expert_parallel": True}})
+    assert importers.read_vllm_measured(tmp_path, "gpu_model").lockstep
     measured_folder(tmp_path, {"engine_kwargs": {}})
     with pytest.raises(SchemaError, match=r"gpu_model_meta\.json: no engine_kwargs\.max_num_seqs"):
         importers.read_vllm_measured(tmp_path, "gpu_model")
