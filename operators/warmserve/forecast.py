@@ -96,14 +96,17 @@ class Blend:
         self.lags, self.ridge, self.ahead, self.fade = lags, ridge, ahead, fade
         self.coefficients: np.ndarray | None = None
 
-    def _features(self, season: np.ndarray, today: np.ndarray, window: int, scale: float) -> np.ndarray:
-        """Deviations of the last known windows (0 where missing) and how the season moves up to `window`."""
+    def _features(
+        self, season: np.ndarray, today: np.ndarray, before: np.ndarray, window: int, scale: float
+    ) -> np.ndarray:
+        """Deviations of the last known windows (0 where missing) and how the season moves up to `window`.
+
+        Windows before the first of today are yesterday's last (`before`).
+        """
         at = window - self.ahead
-        off = [
-            (today[at - lag] - season[at - lag]) / scale if at >= lag and not np.isnan(today[at - lag]) else 0.0
-            for lag in range(self.lags)
-        ]
-        move = [(season[window] - season[at - lag]) / scale if at >= lag else 0.0 for lag in range(2)]
+        days = [today[at - lag] if at >= lag else before[at - lag] for lag in range(self.lags)]
+        off = [0.0 if np.isnan(day) else (day - season[at - lag]) / scale for lag, day in enumerate(days)]
+        move = [(season[window] - season[at - lag]) / scale for lag in range(2)]
         return np.array([*off, *move, season[window] / scale - 1.0])
 
     def fit(self, days: np.ndarray) -> "Blend":
@@ -113,12 +116,9 @@ class Blend:
         rows, targets, mass = [], [], []
         for day in range(1, len(days)):
             season = _filled(seasonal_or_nan(days[max(0, day - NEW_DAYS) : day]))
-            for window in range(days.shape[1]):
-                if window < self.ahead or np.isnan(days[day, window]):
-                    continue
-                rows.append(self._features(season, days[day], window, scale))
+            for window in np.flatnonzero(~np.isnan(days[day])):
+                rows.append(self._features(season, days[day], days[day - 1], int(window), scale))
                 targets.append((days[day, window] - season[window]) / scale)
-                # absolute errors count in a WAPE: a large residual weighs no more than its size
                 mass.append(self.fade ** (len(days) - 1 - day))
         width = self.lags + 3
         prior = np.zeros(width)
@@ -129,16 +129,17 @@ class Blend:
         self.coefficients = _least_absolute(np.array(rows), np.array(targets), np.array(mass), self.ridge, prior)
         return self
 
-    def forecast(self, history: np.ndarray, today: np.ndarray) -> float:
-        """Forecast of window `len(today) + ahead - 1`, as csp_forecast."""
+    def forecast(self, history: np.ndarray, today: np.ndarray, window: int | None = None) -> float:
+        """Forecast of `window` (default: `len(today) + ahead - 1`), as csp_forecast."""
         if self.coefficients is None:
             raise ValueError("coefficients (=None): call fit first")
-        season, scale = seasonal(history), self._scale(np.asarray(history, float))
-        today, window = np.asarray(today, float), len(today) + self.ahead - 1
-        if not len(today):
-            return max(float(season[window]), 0.0)
+        history = np.asarray(history, float)
+        season, scale = seasonal(history), self._scale(history)
+        today = np.asarray(today, float)
+        window = len(today) + self.ahead - 1 if window is None else window
         padded = np.concatenate([today, np.full(len(season) - len(today), np.nan)])
-        return max(float(season[window] + self._features(season, padded, window, scale) @ self.coefficients * scale), 0)
+        off = self._features(season, padded, history[-1], window, scale) @ self.coefficients
+        return max(float(season[window] + off * scale), 0.0)
 
     @staticmethod
     def _scale(days: np.ndarray) -> float:

@@ -211,6 +211,21 @@ class Manager:
             self.cluster.changed(instance.gpus)
             self.actions.append(Action("limit", instance=instance))
 
+    def crashed(self, gpu: int) -> list[Instance]:
+        """A worker died: every replica on its GPU is lost, on all its ranks; the instances that served are returned."""
+        lost = []
+        for replica in self.cluster.touching((gpu,)):
+            if replica.instance is None:
+                self.evict(replica, "crashed", "crash")
+                continue
+            instance = self.cluster.instances[replica.instance]
+            lost.append(instance)
+            self.cluster.remove_instance(instance)
+            self.actions.append(Action("cancel", replica))
+            self.cluster.remove_replica(replica, None)
+        self.cluster.note("crash", -1, (gpu,), reason="worker")
+        return lost
+
     # Loops ---------------------------------------------------------------------------------------------------------
 
     def autoscale(self, load: Sequence[float]) -> None:

@@ -66,6 +66,15 @@ class Forecaster:
             self.seen_mean[model].append(float(mean[model]))
             self.seen_peak[model].append(float(peak[model]))
 
+    def record(self) -> list[tuple]:
+        """(window, model, stat, forecast, actual) of every forecast made; NaN where the window did not end."""
+        seen = {"mean": self.seen_mean, "peak": self.seen_peak}
+        rows = []
+        for window, name, stat, value in self.made:
+            past = seen[stat][self.names.index(name)]
+            rows.append((window, name, stat, float(value), past[window] if window < len(past) else float("nan")))
+        return rows
+
     def next(self) -> tuple[np.ndarray, np.ndarray]:
         """(mean, peak) f64[models] of the next window."""
         window = len(self.seen_mean[0])

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from operators.warmserve import catalogue, muxserve, plane, simulate_core
-from operators.warmserve.autoscale import LoadAverage
+from operators.warmserve import autoscale, catalogue, muxserve, plane, simulate_core
 from operators.warmserve.cluster_state import COMPLETE, CREATING, RUNNING, Cluster, Instance, Replica
 from operators.warmserve.errors import ConfigError, InvariantError
 from operators.warmserve.loadchannel import LoadChannel
 from operators.warmserve.manager import HIT, ON_DEMAND, ON_LOADING, Manager
 from operators.warmserve.oracle import Forecaster, History
-from operators.warmserve.policies import Policy, policy
+from operators.warmserve.policies import policy
 from operators.warmserve.settings import Settings
 
 LONGEST_S = 48 * 3600.0
@@ -69,12 +68,27 @@ def simulate(
         validate: check every invariant after every control event
         native: the native event loop or its stand-in (default: native where it was built)
     """
-    run = _Run(trace, settings, history, policy(name), cold, process_pool, nodes or settings.nodes, validate, native)
-    return run.run()
+    options = {"cold": cold, "process_pool": process_pool, "nodes": nodes, "validate": validate, "native": native}
+    return Run(trace, settings, history, name=name, **options).run()
 
 
-class _Run:
-    def __init__(self, trace, settings, history, rules: Policy, cold, process_pool, nodes, validate, native):
+class Run:
+    """One run, see `simulate`."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        settings: Settings,
+        history: History,
+        *,
+        name: str = "warmserve",
+        cold: str = "w5",
+        process_pool: bool = True,
+        nodes: int | None = None,
+        validate: bool = False,
+        native: bool | None = None,
+    ):
+        rules, nodes = policy(name), nodes or settings.nodes
         self.settings, self.rules, self.check = settings, rules, validate
         models = catalogue.models(settings, cold)
         _check_fits(trace, models)
@@ -99,7 +113,7 @@ class _Run:
         self.loop = simulate_core.loop(self.p, native=native)
         self.channel, self.slot_of, self.pending = LoadChannel(gpus), {}, []
         self.free_slots, self.order = list(range(gpus - 1, -1, -1)), itertools.count()
-        self.averages = [LoadAverage(settings.scale_window_s, settings.tick_s) for _ in models]
+        self.averages = [autoscale.LoadAverage(settings.scale_window_s, settings.tick_s) for _ in models]
         self.window_s = rules.window_s or settings.window_s
         self.forecaster = Forecaster(
             *(history, [model.name for model in models]),
@@ -134,7 +148,7 @@ class _Run:
                 self.cluster.validate()
         self.cluster.finish()
         self.cluster.ledger.validate()
-        return Result(self.p, self.cluster, self.forecaster.made, self.cluster.now)
+        return Result(self.p, self.cluster, self.forecaster.record(), self.cluster.now)
 
     def _at(self, time: float, call, argument=None) -> None:
         heapq.heappush(self.pending, (time, next(self.order), call, argument))
@@ -194,20 +208,27 @@ class _Run:
         if self.rules.scale == "load":
             self.manager.autoscale(load)
         else:
-            self._follow_forecast()
+            self._follow_forecast(load)
         self._act()
         self.manager.prewarm()
         self._at(now + self.settings.tick_s, self._tick)
 
-    def _follow_forecast(self) -> None:
-        """Dedicated instances for the forecast peak, started one cold start before the window begins."""
+    def _follow_forecast(self, load: list[float]) -> None:
+        """Dedicated instances for the forecast peak, started one cold start before the window begins.
+
+        The autoscaler's rule holds beside it: more where the load asks for more, fewer only where both allow it.
+        """
         for model, spec in enumerate(self.cluster.models):
             count = len(self.cluster.of_model(model, RUNNING, CREATING))
             target = int(-(-self.manager.peak[model] // self.settings.batch))
             lead = spec.engine_s + spec.load_s + spec.hot_s
             if (self.cluster.now + lead) // self.window_s > self.cluster.now // self.window_s:
                 target = max(target, int(-(-self._next_peak(model) // self.settings.batch)))
-            if not self.manager.resize(model, target - count, "forecast"):
+            by_load = autoscale.change(
+                load[model], count, self.settings.batch, self.settings.scale_low, self.settings.scale_high
+            )
+            change = max(target - count, by_load)
+            if not self.manager.resize(model, change, "forecast"):
                 return
 
     def _next_peak(self, model: int) -> float:
