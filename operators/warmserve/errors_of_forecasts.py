@@ -29,7 +29,9 @@ def rows(rates: dict[str, np.ndarray], days: int = 7, horizons: tuple[int, ...] 
     return out
 
 
-def _one_day(past: np.ndarray, today: np.ndarray, all_past: np.ndarray, ahead: int, model: str) -> dict[str, np.ndarray]:
+def _one_day(
+    past: np.ndarray, today: np.ndarray, all_past: np.ndarray, ahead: int, model: str
+) -> dict[str, np.ndarray]:
     windows = len(today)
     season = forecast.seasonal(past, model=model)
     blend = forecast.Blend(ahead=ahead).fit(all_past)

@@ -84,12 +84,12 @@ def main(
         requests, history = workload.make(source, settings, rps=rps, alpha=alpha, seed=seed)
         name = point_name(settings.source, rps, alpha, seed)
         schema = dict(requests.schema)
-        stage.write_table(
-            requests, out_traces / f"{name}.parquet", schema=schema, settings=settings, data=source.data
-        )
+        stage.write_table(requests, out_traces / f"{name}.parquet", schema=schema, settings=settings, data=source.data)
         histories.append(history.select(pl.lit(name).alias("point"), pl.all(), data=pl.lit(source.data)))
     stage.write_table(pl.concat(histories), out_history, schema=tables["history"], settings=settings)
-    stage.write_table(_forecasts(source, tables["forecast"]), out_forecast, schema=tables["forecast"], settings=settings)
+    stage.write_table(
+        _forecasts(source, tables["forecast"]), out_forecast, schema=tables["forecast"], settings=settings
+    )
     stage.write_table(_fits(settings, data, tables["fit"]), out_fit, schema=tables["fit"], settings=settings)
     with stage.atomic(out_costs) as temporary:
         temporary.write_text(_costs(settings))
