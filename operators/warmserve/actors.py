@@ -88,6 +88,17 @@ class Control:
             self.requests[identity] = max(self.requests[identity] - 1, 0)
         self._end_if_empty(identity)
 
+    def lost(self, gpus: list[int], epochs: list[int]) -> None:
+        """The front end saw a request fail: look at these workers now, so that it is not sent there again."""
+        self._clock()
+        for gpu, epoch in zip(gpus, epochs, strict=True):
+            if gpu in self.dead or epoch != self.epochs[gpu]:
+                continue
+            try:
+                self._ray.get(self.handles[gpu].hello.remote(), timeout=30)
+            except self._ray.exceptions.RayActorError:
+                self._lost(gpu)
+
     def prewarm(self, name: str, gpus: list[int]) -> int:
         """Load a model's weights onto idle GPUs now, as the planner would; the replica."""
         self._clock()

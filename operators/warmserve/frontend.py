@@ -142,6 +142,7 @@ class FrontEnd:
         answer.start_kind = answer.start_kind or kind
         with self._lock:
             self.in_flight[instance] = self.in_flight.get(instance, 0) + 1
+        epochs = [self.epochs[gpu] for gpu in gpus]
         lost = (self._ray.exceptions.RayActorError, self._ray.exceptions.RayTaskError)
         try:
             found = self._ray.get(
@@ -149,6 +150,7 @@ class FrontEnd:
                 timeout=PATIENCE_S,
             )
         except lost as error:
+            self.ask("lost", gpus, epochs)
             raise WorkerLost(str(error)[:200]) from None
         finally:
             with self._lock:

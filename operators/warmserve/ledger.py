@@ -70,6 +70,11 @@ class Ledger:
         entry = self.entries[replica_id]
         entry.load_end_s, entry.bytes_loaded = now, float(size)
 
+    def crashed(self, replica_id: int, partial: float) -> None:
+        """A replica that was promoted while it loaded died before its load was complete."""
+        entry = self.entries[replica_id]
+        entry.outcome, entry.bytes_loaded = "crashed", float(partial)
+
     def _open_entry(self, replica_id: int) -> Entry:
         entry = self.entries.get(replica_id)
         if entry is None or entry.outcome is not None:

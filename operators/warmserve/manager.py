@@ -220,6 +220,12 @@ class Manager:
                 continue
             instance = self.cluster.instances[replica.instance]
             lost.append(instance)
+            if replica.state != COMPLETE:
+                partial = self.partial_bytes(replica)
+                self.cluster.ledger.crashed(replica.id, partial)
+                self.cluster.note(
+                    "cancel", replica.model, replica.gpus, replica=replica.id, size=partial, reason="crash"
+                )
             self.cluster.remove_instance(instance)
             self.actions.append(Action("cancel", replica))
             self.cluster.remove_replica(replica, None)

@@ -132,8 +132,8 @@ class Settings(lab.Settings):
     slo_ttft_s: float = field(1.0, unit="s at P95", source="our choice; the paper's is not stated", gt=0)
 
     workers: int = field(2, unit="worker processes of the real run", source="our choice", ge=2, le=8)
-    real_blocks: int = field(48, unit="2 MiB blocks of a worker's pool", source="our choice", ge=8)
-    real_weight_blocks: int = field(24, unit="2 MiB blocks of a model's file", source="our choice", ge=1)
+    real_blocks: int = field(128, unit="2 MiB blocks of a worker's pool", source="our choice", ge=8)
+    real_weight_blocks: int = field(96, unit="2 MiB blocks of both ranks of a model", source="our choice", ge=1)
     real_starts: int = field(4, unit="starts of each kind", source="our choice", ge=1)
     real_requests: int = field(60, unit="requests of the recorded run", source="our choice", ge=1)
     faults: tuple[Failure, ...] = field(
