@@ -229,7 +229,7 @@ def _run_lockstep(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, assign, s
         now += seconds
         for r in range(len(insi)):
             if busy(insi, r) or insi[r, core.P_TOKENS] > 0:
-                commit(reqi, reqf, insi, insf, ring, classes, r, steps, now - insf[r, core.NOW])
+                commit(reqi, reqf, insi[r], insf[r], ring[r], classes[r], steps, now - insf[r, core.NOW])
 
 
 @inner
@@ -238,12 +238,12 @@ def _plan_all(reqi, insi, insf, ring, classes):
     most = 1 << 40
     for r in range(len(insi)):
         if busy(insi, r):
-            plan(reqi, insi, insf, ring, classes, r)
+            plan(reqi, insi[r], insf[r], ring[r], classes[r])
             if insi[r, core.P_TOKENS] > 0 or insi[r, core.P_HALT] > 0:
                 most = 1
     for r in range(len(insi)):
         if most > 1 and insi[r, core.RUNS] > 0:
-            most = min(most, alike(insi, ring, classes, r))
+            most = min(most, alike(insi[r], ring[r], classes[r]))
     return most
 
 
@@ -254,7 +254,7 @@ def _march_all(insi, insf, c, xs, ys, z, most, left):
     while steps < most and total < left:
         slowest = 0.0
         for r in range(len(insi)):
-            n, p = decoders(insi, r), insi[r, core.P_TOKENS]
+            n, p = decoders(insi[r]), insi[r, core.P_TOKENS]
             if n > 0 or p > 0:
                 k = insi[r, core.CONTEXT] + steps * n if n > 0 else 0
                 seconds = step_time(c, xs, ys, z, p, n, k, insf[r, core.P_SQUARES], insi[r, core.P_PROMPTS])

@@ -91,52 +91,52 @@ def advance(reqi, reqf, insi, insf, ring, classes, c, xs, ys, z, r, until, jump)
     A request that comes at `until` is seen by no step begun here. The last step may end after `until`; the requests it
     ends are counted in ENDED until another step begins.
     """
-    while busy(insi, r) and insf[r, NOW] < until - EPS_S:
-        plan(reqi, insi, insf, ring, classes, r)
-        p, n, k = insi[r, P_TOKENS], decoders(insi, r), insi[r, CONTEXT]
-        if p == 0 and insi[r, P_HALT] == 0:
-            most = alike(insi, ring, classes, r)
+    ins, flo, slots, groups = insi[r], insf[r], ring[r], classes[r]
+    while busy(insi, r) and flo[NOW] < until - EPS_S:
+        plan(reqi, ins, flo, slots, groups)
+        p, k = ins[P_TOKENS], ins[CONTEXT]
+        if p == 0 and ins[P_HALT] == 0:
+            most, left = alike(ins, slots, groups), until - EPS_S - flo[NOW]
             if jump:
-                steps, seconds = leap(c, xs, ys, z, insi[r, RUNS], insi[r, CONTEXT], most, until - EPS_S - insf[r, NOW])
+                steps, seconds = leap(c, xs, ys, z, ins[RUNS], k, most, left)
             else:
-                steps, seconds = march(
-                    c, xs, ys, z, insi[r, RUNS], insi[r, CONTEXT], most, until - EPS_S - insf[r, NOW]
-                )
+                steps, seconds = march(c, xs, ys, z, ins[RUNS], k, most, left)
         else:
-            steps, seconds = 1, step_time(c, xs, ys, z, p, n, k if n > 0 else 0, insf[r, P_SQUARES], insi[r, P_PROMPTS])
+            n, q, m = decoders(ins), flo[P_SQUARES], ins[P_PROMPTS]
+            steps, seconds = 1, step_time(c, xs, ys, z, p, n, k if n > 0 else 0, q, m)
         if not seconds > 0.0:
-            insi[r, FAILED] = 1
+            ins[FAILED] = 1
             return False
-        commit(reqi, reqf, insi, insf, ring, classes, r, steps, seconds)
+        commit(reqi, reqf, ins, flo, slots, groups, steps, seconds)
     return True
 
 
 @inner
-def decoders(insi, r):
+def decoders(ins):
     """Requests that decode in the planned step: all, or none in a prefill step of the older engines."""
-    return 0 if insi[r, SCHEDULER] == 0 and insi[r, P_TOKENS] > 0 else insi[r, RUNS]
+    return 0 if ins[SCHEDULER] == 0 and ins[P_TOKENS] > 0 else ins[RUNS]
 
 
 @inner
-def plan(reqi, insi, insf, ring, classes, r):
+def plan(reqi, ins, flo, ring, classes):
     """Choose what the next step holds: blocks for the decoding, preemptions, the chunks to prefill."""
-    insi[r, P_TOKENS], insi[r, P_PROMPTS], insi[r, P_HALT], insf[r, P_SQUARES] = 0, 0, 0, 0.0
-    if insi[r, SCHEDULER] == 0:
-        admit(reqi, insi, insf, r, insi[r, BUDGET])
-        if insi[r, P_TOKENS] == 0:
-            take_blocks(reqi, insi, ring, classes, r)
+    ins[P_TOKENS], ins[P_PROMPTS], ins[P_HALT], flo[P_SQUARES] = 0, 0, 0, 0.0
+    if ins[SCHEDULER] == 0:
+        admit(reqi, ins, flo, ins[BUDGET])
+        if ins[P_TOKENS] == 0:
+            take_blocks(reqi, ins, ring, classes)
         return
-    take_blocks(reqi, insi, ring, classes, r)
-    budget = insi[r, BUDGET] - insi[r, RUNS]
-    part = insi[r, PART]
+    take_blocks(reqi, ins, ring, classes)
+    budget = ins[BUDGET] - ins[RUNS]
+    part = ins[PART]
     if part >= 0 and budget > 0:
         chunk = min(reqi[part, KNOWN] - reqi[part, DONE], budget)
-        if add_chunk(reqi, insi, insf, r, part, chunk):
+        if add_chunk(reqi, ins, flo, part, chunk):
             budget -= chunk
         else:
-            preempt(reqi, insi, ring, classes, r)
-    if insi[r, P_HALT] == 0:
-        admit(reqi, insi, insf, r, budget)
+            preempt(reqi, ins, ring, classes)
+    if ins[P_HALT] == 0:
+        admit(reqi, ins, flo, budget)
 
 
 @inner
@@ -145,98 +145,98 @@ def blocks_of(tokens, block):
 
 
 @inner
-def add_chunk(reqi, insi, insf, r, i, chunk):
+def add_chunk(reqi, ins, flo, i, chunk):
     """Put a chunk of request `i` into the step, with blocks for it; False when there are not enough."""
-    done, block = reqi[i, DONE], insi[r, BLOCK]
-    if insi[r, BLOCKS] >= 0:
+    done, block = reqi[i, DONE], ins[BLOCK]
+    if ins[BLOCKS] >= 0:
         more = blocks_of(done + chunk, block) - blocks_of(done, block)
-        if more > insi[r, FREE]:
+        if more > ins[FREE]:
             return False
-        insi[r, FREE] -= more
+        ins[FREE] -= more
     reqi[i, DONE] = done + chunk
-    insi[r, P_TOKENS] += chunk
-    insi[r, P_PROMPTS] += 1
-    insf[r, P_SQUARES] += chunk * (done + 0.5 * chunk)
+    ins[P_TOKENS] += chunk
+    ins[P_PROMPTS] += 1
+    flo[P_SQUARES] += chunk * (done + 0.5 * chunk)
     whole = reqi[i, DONE] == reqi[i, KNOWN]
     reqi[i, STATE] = JOINING if whole else PARTIAL
-    insi[r, PART] = -1 if whole else i
+    ins[PART] = -1 if whole else i
     return True
 
 
 @inner
-def admit(reqi, insi, insf, r, budget):
+def admit(reqi, ins, flo, budget):
     """Admit waiting requests in order while there is budget, a place, and blocks for the whole of the next prompt."""
-    running = insi[r, RUNS] + (1 if insi[r, PART] >= 0 else 0)
-    if insi[r, SCHEDULER] == 1 and insi[r, P_TOKENS] > 0 and insi[r, PART] < 0:
+    running = ins[RUNS] + (1 if ins[PART] >= 0 else 0)
+    if ins[SCHEDULER] == 1 and ins[P_TOKENS] > 0 and ins[PART] < 0:
         running += 1  # the prompt that was finished in this step
-    chunked = insi[r, SCHEDULER] == 1
-    while insi[r, WAITS_N] > 0 and running < insi[r, SEQS] and budget > 0:
-        i = insi[r, HEAD]
+    chunked = ins[SCHEDULER] == 1
+    while ins[WAITS_N] > 0 and running < ins[SEQS] and budget > 0:
+        i = ins[HEAD]
         known = reqi[i, KNOWN]
-        if insi[r, BLOCKS] >= 0 and blocks_of(known, insi[r, BLOCK]) > insi[r, FREE]:
+        if ins[BLOCKS] >= 0 and blocks_of(known, ins[BLOCK]) > ins[FREE]:
             break
-        if not chunked and known > budget and insi[r, P_TOKENS] > 0:
+        if not chunked and known > budget and ins[P_TOKENS] > 0:
             break  # whole prompts only; one that is larger than the budget goes alone
         chunk = min(known, budget) if chunked else known
-        insi[r, HEAD] = reqi[i, WAITS]
-        if insi[r, HEAD] < 0:
-            insi[r, TAIL] = -1
-        insi[r, WAITS_N] -= 1
-        add_chunk(reqi, insi, insf, r, i, chunk)
-        reqi[i, PREV], reqi[i, NEXT] = insi[r, LAST_RUN], -1
-        if insi[r, LAST_RUN] >= 0:
-            reqi[insi[r, LAST_RUN], NEXT] = i
-        insi[r, LAST_RUN] = i
+        ins[HEAD] = reqi[i, WAITS]
+        if ins[HEAD] < 0:
+            ins[TAIL] = -1
+        ins[WAITS_N] -= 1
+        add_chunk(reqi, ins, flo, i, chunk)
+        reqi[i, PREV], reqi[i, NEXT] = ins[LAST_RUN], -1
+        if ins[LAST_RUN] >= 0:
+            reqi[ins[LAST_RUN], NEXT] = i
+        ins[LAST_RUN] = i
         running += 1
         budget -= chunk
 
 
 @inner
-def take_blocks(reqi, insi, ring, classes, r):
+def take_blocks(reqi, ins, ring, classes):
     """Give a block to every decoding request that needs one now, preempting the newest while there are too few."""
-    if insi[r, BLOCKS] < 0:
+    if ins[BLOCKS] < 0:
         return
-    at = insi[r, CLOCK] % insi[r, BLOCK]
-    while classes[r, at] > insi[r, FREE]:
-        preempt(reqi, insi, ring, classes, r)
-    insi[r, FREE] -= classes[r, at]
+    at = ins[CLOCK] % ins[BLOCK]
+    while classes[at] > ins[FREE]:
+        preempt(reqi, ins, ring, classes)
+    ins[FREE] -= classes[at]
 
 
 @inner
-def preempt(reqi, insi, ring, classes, r):
+def preempt(reqi, ins, ring, classes):
     """Send the newest running request back to the front of the queue: its blocks are free, its tokens to recompute."""
-    i = insi[r, LAST_RUN]
-    block = insi[r, BLOCK]
+    i = ins[LAST_RUN]
+    block = ins[BLOCK]
     if reqi[i, STATE] == PARTIAL:
-        insi[r, FREE] += blocks_of(reqi[i, DONE], block)
-        insi[r, PART] = -1
+        ins[FREE] += blocks_of(reqi[i, DONE], block)
+        ins[PART] = -1
     else:
-        known = reqi[i, BASE] + insi[r, CLOCK]
+        known = reqi[i, BASE] + ins[CLOCK]
         reqi[i, KNOWN] = known
-        insi[r, FREE] += blocks_of(known - 1, block)
-        insi[r, CONTEXT] -= known
-        insi[r, RUNS] -= 1
-        classes[r, (1 - reqi[i, BASE]) % block] -= 1
+        ins[FREE] += blocks_of(known - 1, block)
+        ins[CONTEXT] -= known
+        ins[RUNS] -= 1
+        classes[(1 - reqi[i, BASE]) % block] -= 1
         before, after = reqi[i, SLOT_PREV], reqi[i, SLOT_NEXT]
         if before >= 0:
             reqi[before, SLOT_NEXT] = after
         else:
-            ring[r, reqi[i, ENDS] % ring.shape[1]] = after
+            ring[reqi[i, ENDS] % len(ring)] = after
         if after >= 0:
             reqi[after, SLOT_PREV] = before
     reqi[i, DONE], reqi[i, STATE] = 0, WAITING
     reqi[i, PREEMPTED] += 1
-    unlink(reqi, insi, r, i)
-    reqi[i, WAITS] = insi[r, HEAD]
-    insi[r, HEAD] = i
-    if insi[r, TAIL] < 0:
-        insi[r, TAIL] = i
-    insi[r, WAITS_N] += 1
-    insi[r, P_HALT] = 1
+    unlink(reqi, ins, i)
+    reqi[i, WAITS] = ins[HEAD]
+    ins[HEAD] = i
+    if ins[TAIL] < 0:
+        ins[TAIL] = i
+    ins[WAITS_N] += 1
+    ins[P_HALT] = 1
 
 
 @inner
-def unlink(reqi, insi, r, i):
+def unlink(reqi, ins, i):
     """Take a request out of the running list."""
     before, after = reqi[i, PREV], reqi[i, NEXT]
     if before >= 0:
@@ -244,16 +244,16 @@ def unlink(reqi, insi, r, i):
     if after >= 0:
         reqi[after, PREV] = before
     else:
-        insi[r, LAST_RUN] = before
+        ins[LAST_RUN] = before
 
 
 @inner
-def alike(insi, ring, classes, r):
+def alike(ins, ring, classes):
     """How many decode steps from here hold the same requests: up to the next end or a lack of blocks."""
-    clock, slots, steps = insi[r, CLOCK], ring.shape[1], 1
-    while ring[r, (clock + steps) % slots] < 0:
+    clock, slots, steps = ins[CLOCK], len(ring), 1
+    while ring[(clock + steps) % slots] < 0:
         steps += 1
-    return steps if insi[r, BLOCKS] < 0 else with_blocks(insi, classes, r, steps)
+    return steps if ins[BLOCKS] < 0 else with_blocks(ins, classes, steps)
 
 
 @inner
@@ -302,15 +302,15 @@ def span(t, rise, steps):
 
 
 @inner
-def with_blocks(insi, classes, r, steps):
+def with_blocks(ins, classes, steps):
     """The largest number of steps up to `steps` that finds its blocks free, which are taken; the first has its own."""
-    block, n, free, clock = insi[r, BLOCK], insi[r, RUNS], insi[r, FREE], insi[r, CLOCK]
+    block, n, free, clock = ins[BLOCK], ins[RUNS], ins[FREE], ins[CLOCK]
     done = 1
     rounds = min((steps - 1) // block, free // n)  # every request takes one block in `block` steps
     done += rounds * block
     free -= rounds * n
     while done < steps:
-        need = classes[r, (clock + done) % block]
+        need = classes[(clock + done) % block]
         if need > free:
             break
         free -= need
@@ -319,76 +319,76 @@ def with_blocks(insi, classes, r, steps):
 
 
 @inner
-def commit(reqi, reqf, insi, insf, ring, classes, r, steps, seconds):
+def commit(reqi, reqf, ins, flo, ring, classes, steps, seconds):
     """Let the planned step (or `steps` equal decode steps) happen: time, tokens, ends, new decoding requests."""
-    insf[r, NOW] += seconds
-    insi[r, STEPS] += steps
-    insi[r, ENDED] = 0
-    if decoders(insi, r) > 0:
-        if steps > 1 and insi[r, BLOCKS] >= 0:
-            clock, block = insi[r, CLOCK], insi[r, BLOCK]
-            insi[r, FREE] -= (steps - 1) // block * insi[r, RUNS]
+    flo[NOW] += seconds
+    ins[STEPS] += steps
+    ins[ENDED] = 0
+    if decoders(ins) > 0:
+        if steps > 1 and ins[BLOCKS] >= 0:
+            clock, block = ins[CLOCK], ins[BLOCK]
+            ins[FREE] -= (steps - 1) // block * ins[RUNS]
             for s in range((steps - 1) % block):
-                insi[r, FREE] -= classes[r, (clock + 1 + s) % block]
-        insi[r, CLOCK] += steps
-        insi[r, CONTEXT] += steps * insi[r, RUNS]
-        end_all(reqi, reqf, insi, insf, ring, classes, r)
-    if insi[r, P_TOKENS] > 0:
-        i = insi[r, LAST_RUN]
+                ins[FREE] -= classes[(clock + 1 + s) % block]
+        ins[CLOCK] += steps
+        ins[CONTEXT] += steps * ins[RUNS]
+        end_all(reqi, reqf, ins, flo, ring, classes)
+    if ins[P_TOKENS] > 0:
+        i = ins[LAST_RUN]
         while i >= 0 and (reqi[i, STATE] == JOINING or reqi[i, STATE] == PARTIAL):
             before = reqi[i, PREV]
             if reqi[i, STATE] == JOINING:
-                join(reqi, reqf, insi, insf, ring, classes, r, i)
+                join(reqi, reqf, ins, flo, ring, classes, i)
             i = before
-        insi[r, P_TOKENS] = 0
+        ins[P_TOKENS] = 0
 
 
 @inner
-def end_all(reqi, reqf, insi, insf, ring, classes, r):
+def end_all(reqi, reqf, ins, flo, ring, classes):
     """End the requests whose last token came with the clock's present reading."""
-    at = insi[r, CLOCK] % ring.shape[1]
-    i = ring[r, at]
-    ring[r, at] = -1
+    at = ins[CLOCK] % len(ring)
+    i = ring[at]
+    ring[at] = -1
     while i >= 0:
         after = reqi[i, SLOT_NEXT]
-        reqi[i, KNOWN] = reqi[i, BASE] + insi[r, CLOCK]
-        insi[r, CONTEXT] -= reqi[i, KNOWN]
-        insi[r, RUNS] -= 1
-        if insi[r, BLOCKS] >= 0:
-            classes[r, (1 - reqi[i, BASE]) % insi[r, BLOCK]] -= 1
-        finish(reqi, reqf, insi, insf, r, i)
+        reqi[i, KNOWN] = reqi[i, BASE] + ins[CLOCK]
+        ins[CONTEXT] -= reqi[i, KNOWN]
+        ins[RUNS] -= 1
+        if ins[BLOCKS] >= 0:
+            classes[(1 - reqi[i, BASE]) % ins[BLOCK]] -= 1
+        finish(reqi, reqf, ins, flo, i)
         i = after
 
 
 @inner
-def finish(reqi, reqf, insi, insf, r, i):
-    reqf[i, LAST] = insf[r, NOW]
+def finish(reqi, reqf, ins, flo, i):
+    reqf[i, LAST] = flo[NOW]
     reqi[i, STATE] = FINISHED
-    insi[r, ENDED] += 1
-    if insi[r, BLOCKS] >= 0:
-        insi[r, FREE] += blocks_of(reqi[i, KNOWN] - 1, insi[r, BLOCK])
-    unlink(reqi, insi, r, i)
+    ins[ENDED] += 1
+    if ins[BLOCKS] >= 0:
+        ins[FREE] += blocks_of(reqi[i, KNOWN] - 1, ins[BLOCK])
+    unlink(reqi, ins, i)
 
 
 @inner
-def join(reqi, reqf, insi, insf, ring, classes, r, i):
+def join(reqi, reqf, ins, flo, ring, classes, i):
     """A prompt is in the cache: its next token is out, and it decodes from the next step on unless it has ended."""
     if np.isnan(reqf[i, FIRST]):
-        reqf[i, FIRST] = insf[r, NOW]
+        reqf[i, FIRST] = flo[NOW]
     reqi[i, KNOWN] += 1
     left = reqi[i, INPUT] + reqi[i, OUTPUT] - reqi[i, KNOWN]
     if left == 0:
-        finish(reqi, reqf, insi, insf, r, i)
+        finish(reqi, reqf, ins, flo, i)
         return
-    clock = insi[r, CLOCK]
+    clock = ins[CLOCK]
     reqi[i, STATE], reqi[i, BASE], reqi[i, ENDS] = DECODING, reqi[i, KNOWN] - clock, clock + left
-    insi[r, RUNS] += 1
-    insi[r, CONTEXT] += reqi[i, KNOWN]
-    if insi[r, BLOCKS] >= 0:
-        classes[r, (1 - reqi[i, BASE]) % insi[r, BLOCK]] += 1
-    at = reqi[i, ENDS] % ring.shape[1]
-    first = ring[r, at]
+    ins[RUNS] += 1
+    ins[CONTEXT] += reqi[i, KNOWN]
+    if ins[BLOCKS] >= 0:
+        classes[(1 - reqi[i, BASE]) % ins[BLOCK]] += 1
+    at = reqi[i, ENDS] % len(ring)
+    first = ring[at]
     reqi[i, SLOT_PREV], reqi[i, SLOT_NEXT] = -1, first
     if first >= 0:
         reqi[first, SLOT_PREV] = i
-    ring[r, at] = i
+    ring[at] = i

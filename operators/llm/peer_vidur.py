@@ -4,17 +4,19 @@
 
 then JSON lines on standard input, one answer a line:
 
-    {"op": "serve", "arrival_s": [...], "input_tokens": [...], "output_tokens": [...], "batch": 128, "budget": 4096,
+    {"op": "serve", "arrival_s": [...], "input_tokens": [...], "output_tokens": [...], "batch": 128, "budget": 16384,
      "step": [c0_s, prefill_token_s, decode_s, context_token_s], "model": "meta-llama/Llama-2-7b-hf"}
         -> {"cpu_s": ..., "build_s": ..., "requests_per_s": ..., "version": ..., "ttft_s": [mean, p99]}
 
 Vidur's package brings no kernel profiles, and its predictor would train on made-up ones: here step times come from the
 linear model given, put in the predictor's place (cheaper than its own, so the comparison favours Vidur). Only its speed
-is compared. What it writes goes to a temporary folder; its own printing to standard error.
+is compared. A prompt above `budget` tokens would wait for ever there. Every message is served by a child process, since
+Vidur counts its replicas over the life of one. What it writes goes to a temporary folder, its printing to standard
+error.
 """
 
-import contextlib
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
@@ -69,24 +71,26 @@ def build(rows, step, model, batch, budget, folder):
     RequestGeneratorRegistry.get = classmethod(lambda *_: type("Given", (), {"generate": lambda _: requests})())
     predictor = linear_predictor(step)
     ExecutionTimePredictorRegistry.get = classmethod(lambda _, __, **options: predictor(**options))
-    replica = "--cluster_config_replica_config_"
     options = {
-        f"{replica}model_name": model,
-        "--cluster_config_replica_scheduler_config_type": "vllm",
-        "--cluster_config_cache_config_num_blocks": 200_000,
+        "--replica_config_model_name": model,
+        "--replica_config_num_pipeline_stages": 1,
+        "--replica_config_tensor_parallel_size": 1,
+        "--replica_scheduler_config_type": "vllm",
+        "--cache_config_num_blocks": 200_000,
         "--vllm_scheduler_config_batch_size_cap": batch,
         "--vllm_scheduler_config_max_tokens_in_batch": budget,
         "--metrics_config_output_dir": folder,
         "--log_level": "error",
     }
     sys.argv = ["vidur", *(str(word) for pair in options.items() for word in pair)]
-    sys.argv += ["--no-metrics_config_write_metrics", "--no-metrics_config_store_plots"]
+    for switch in ("write_metrics", "store_plots", "enable_chrome_trace"):
+        sys.argv.append(f"--no-metrics_config_{switch}")
     return Simulator(SimulationConfig.create_from_cli_args()), requests
 
 
-def serve(arrival_s, input_tokens, output_tokens, step, model="meta-llama/Llama-2-7b-hf", batch=128, budget=4096):
+def serve(arrival_s, input_tokens, output_tokens, step, model="meta-llama/Llama-2-7b-hf", batch=128, budget=16384):
     """Processor seconds of the event loop, of what is built before it, and requests a second."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+    with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
         simulator, requests = build(Rows(arrival_s, input_tokens, output_tokens), step, model, batch, budget, folder)
         built = time.process_time()
@@ -102,11 +106,35 @@ def serve(arrival_s, input_tokens, output_tokens, step, model="meta-llama/Llama-
     }
 
 
+def in_child(message):
+    """The answer of a forked child; RuntimeError with its last words when it fails."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+
+    def answer():
+        try:
+            there.send_bytes(json.dumps(serve(**message)).encode())
+        except Exception as error:
+            there.send_bytes(json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}).encode())
+
+    child = context.Process(target=answer)
+    child.start()
+    there.close()
+    found = json.loads(here.recv_bytes())
+    child.join()
+    if "error" in found:
+        raise RuntimeError(found["error"])
+    return found
+
+
 def main():
+    answers, sys.stdout = sys.stdout, sys.stderr  # Vidur's logger takes what it finds when it is imported
+    import vidur.simulator  # noqa: F401  # its imports take seconds: once, before the children
+
     for line in sys.stdin:
         message = json.loads(line)
-        answer = {"serve": serve}[message.pop("op")](**message)
-        print(json.dumps(answer), flush=True)
+        answer = {"serve": in_child}[message.pop("op")](message)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -88,13 +88,21 @@ class Plain:
 
     def step(self):
         plan = self.plan()
+        self.now += self.spend(plan)
+        self.settle(plan)
+
+    def spend(self, plan):
+        """The seconds of a planned step."""
         p, n, k, q, m = 0, 0, 0, 0.0, 0
         for seq, tokens in plan:
             if seq.decodes:
                 n, k = n + 1, k + seq.known
             else:
                 p, q, m = p + tokens, q + tokens * (seq.computed + tokens / 2), m + 1
-        self.now += self.step_s(p, n, k, q, m)
+        return self.step_s(p, n, k, q, m)
+
+    def settle(self, plan):
+        """What a planned step leaves behind at `now`."""
         self.steps += 1
         for seq, tokens in plan:
             seq.computed += tokens

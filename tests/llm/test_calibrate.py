@@ -112,6 +112,7 @@ def test_measured_runs_are_told_within_the_bars(real_data):
         assert report.ttft_corr >= 0.98, run
 
 
+@pytest.mark.slow
 def test_halves_of_measured_runs_tell_each_other(real_data):
     for run, measured in real_runs(real_data).items():
         for report in calibrate.half_split(measured):

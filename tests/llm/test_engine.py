@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from operators.llm.engine import serve, serve_many
 from operators.llm.stepmodels import ConstStep, LinearStep, RooflineStep, TableStep, TwoPhaseStep
-from tests.llm.plain_engine import serve_plain
+from tests.llm.plain_engine import Plain, Sequence, serve_plain
 
 LINEAR = LinearStep(0.013, 4e-5, 5e-5, 6e-8, 1e-9)
 MODELS = [
@@ -152,6 +152,58 @@ def test_in_lockstep_the_slowest_sets_the_pace():
     assert free.first_token_s[1] == pytest.approx(0.011)
     assert tied.first_token_s[1] == pytest.approx(0.11)
     assert tied.last_token_s[1] == pytest.approx(0.13)
+
+
+@pytest.mark.parametrize("kv_tokens", [None, 560])
+def test_lockstep_against_plain_engines_tied_together(kv_tokens):
+    requests = trace(11, n=80, rate=40.0)
+    limits = {"max_seqs": 12, "token_budget": 64, "kv_tokens": kv_tokens}
+    made = serve_many(requests, LINEAR, replicas=2, assign="round_robin", lockstep=True, **limits)
+    first, last, preempted = tied_plain(requests, 2, limits)
+    np.testing.assert_array_equal(made.replica, np.arange(80) % 2)
+    np.testing.assert_allclose(made.first_token_s, first, atol=1e-9)
+    np.testing.assert_allclose(made.last_token_s, last, atol=1e-9)
+    np.testing.assert_array_equal(made.preemptions, preempted)
+
+
+def tied_plain(requests, replicas, limits):
+    """Plain engines whose steps all take as long as the slowest one's, requests in turn."""
+    times = []
+
+    def step_s(*parts):
+        times.append(LINEAR.step_s(*parts))
+        return 0.0
+
+    engines = [
+        Plain(step_s, "chunked", limits["max_seqs"], limits["token_budget"], limits["kv_tokens"], 16)
+        for _ in range(replicas)
+    ]
+    made = [Sequence(i, *row) for i, row in enumerate(zip(*requests, strict=True))]
+    now, at = 0.0, 0
+    while at < len(made) or any(engine.waiting or engine.running for engine in engines):
+        if not any(engine.waiting or engine.running for engine in engines):
+            now = max(now, made[at].arrival)
+        while at < len(made) and made[at].arrival <= now + 1e-9:
+            engines[at % replicas].waiting.append(made[at])
+            at += 1
+        times.clear()
+        plans = [engine.plan() if engine.waiting or engine.running else [] for engine in engines]
+        for engine, plan in zip(engines, plans, strict=True):
+            if plan:
+                engine.spend(plan)
+        now += max(times)
+        for engine, plan in zip(engines, plans, strict=True):
+            engine.now = now
+            engine.settle(plan)
+    return [s.first for s in made], [s.last for s in made], [s.preempted for s in made]
+
+
+def test_stale_reports_send_requests_by_what_was_told():
+    # the first request keeps replica 0 busy, but nothing is told for ten seconds: requests alternate by those sent
+    requests = ([0.0, 1.0, 2.0, 3.0], [10] * 4, [500, 1, 1, 1])
+    options = {"replicas": 2, "max_seqs": 4, "token_budget": 64}
+    assert serve_many(requests, ConstStep(0.01, 0.01), stats_s=10.0, **options).replica.tolist() == [0, 1, 0, 1]
+    assert serve_many(requests, ConstStep(0.01, 0.01), stats_s=0.5, **options).replica.tolist() == [0, 1, 1, 1]
 
 
 def test_one_replica_in_lockstep_is_one_replica():
