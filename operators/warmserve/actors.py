@@ -196,6 +196,14 @@ class Control:
         self.cluster.ledger.validate()
         return {"cluster": self.cluster, "measured": self.measured}
 
+    def events(self) -> list[tuple]:
+        """Events so far."""
+        return self.cluster.events
+
+    def outcomes(self) -> list[str]:
+        """Outcomes in the ledger so far."""
+        return [entry.outcome for entry in self.cluster.ledger.entries.values() if entry.outcome]
+
     def states(self) -> list[str]:
         """State of every GPU by the tables."""
         return [self.cluster.gpu_state(gpu)[0] for gpu in range(len(self.handles))]

@@ -195,7 +195,14 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, KeyError, TypeError) as error:
             self._send(400, {"error": f"body: {error}; expected model, prompt_tokens, max_tokens"})
             return
-        answer = self.server.front.complete(model, prompt, tokens)
+        try:
+            answer = self.server.front.complete(model, prompt, tokens)
+        except Exception as error:
+            cause = getattr(error, "cause", None) or error
+            self._send(
+                400 if isinstance(cause, ValueError) else 500, {"error": f"{type(cause).__name__}: {cause}"[:300]}
+            )
+            return
         status = 500 if answer.error else 200
         self._send(status, {"id": answer.request_id, "tokens": answer.tokens, "error": answer.error})
 

@@ -103,8 +103,8 @@ class Worker:
     def drop(self, epoch: int, replica: int) -> bool:
         """Cancel a load or drop weights; false for a replica that is not here (dropping twice is fine)."""
         with self._lock:
-            load = self.loads.pop(replica, None)
-            if epoch != self.epoch or load is None:
+            load = self.loads.pop(replica, None) if epoch == self.epoch else None
+            if load is None:
                 return False
             load.stop.set()
             self.pool.remove(str(replica))
