@@ -197,7 +197,7 @@ def take_blocks(reqi, ins, ring, classes):
     if ins[BLOCKS] < 0:
         return
     at = ins[CLOCK] % ins[BLOCK]
-    while classes[at] > ins[FREE]:
+    while classes[at] > ins[FREE] and ins[LAST_RUN] >= 0:  # FREE may be below 0: a caller took blocks away
         preempt(reqi, ins, ring, classes)
     ins[FREE] -= classes[at]
 
