@@ -1,4 +1,4 @@
-"""Prewarming of many models on the GPUs that wait (WarmServe, arXiv 2512.09472): simulated with calibrated times, and real."""
+"""Prewarming of many models on the GPUs that wait (WarmServe, arXiv 2512.09472): simulated, and real."""
 
 import lazy_loader
 

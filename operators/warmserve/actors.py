@@ -2,7 +2,7 @@
 
 Promise. Worker killed: its replicas are closed in the ledger as `crashed`, other ranks of a group drop their part, the
 worker is started again and the next tick plans anew; its requests are queued once more (see frontend.py). Manager
-killed: workers go on serving; a new one rebuilds its tables from their reports. What a dead incarnation says is ignored.
+killed: workers go on serving; a new one rebuilds its tables from their reports. A dead incarnation's word is ignored.
 
 Ray carries life cycle and one message per request; weights and KV stay in each worker's memory. Workers belong to the
 front end's process, so they outlive the manager.
@@ -142,7 +142,7 @@ class Control:
                 self._answer(reference, *self.messages.pop(reference))
         for gpu in range(len(self.handles)):
             if gpu not in self.dead and not any(what[:2] == ("ping", gpu) for what in self.messages.values()):
-                self.messages[self.handles[gpu].hello.remote()] = ("ping", gpu, NOTHING)
+                self._send(self.handles[gpu].hello.remote(), "ping", gpu, NOTHING)
         if self.automatic and self.cluster.now - self._last_tick >= self.settings.tick_s:
             self._last_tick = self.cluster.now
             self.manager.prewarm()
@@ -154,7 +154,7 @@ class Control:
         self._clock()
         self.handles[gpu], self.epochs[gpu] = handle, epoch
         self.dead.discard(gpu)
-        self.cluster.note("restart", -1, (gpu,), reason="worker")
+        self.manager.restarted(gpu)
 
     def rebuild(self, in_flight: dict[int, int], epochs: list[int]) -> int:
         """Tables of a new manager from the workers' reports; half-loaded replicas are dropped. How many were kept."""
@@ -166,6 +166,7 @@ class Control:
                 reports[gpu] = self._ray.get(handle.report.remote(), timeout=30)
             except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError):
                 self.dead.add(gpu)
+                self.cluster.down.add(gpu)
         where: dict[int, dict[int, dict]] = {}
         for gpu, report in reports.items():
             for replica, held in report["held"].items():
@@ -260,7 +261,7 @@ class Control:
             name = self.models[replica.model].name
             spec = {**self.manifest[f"{name}-{rank}"], "model": name}
             reference = self.handles[gpu].load.remote(self.epochs[gpu], replica.id, spec)
-            self.messages[reference] = ("load", gpu, replica.id)
+            self._send(reference, "load", gpu, replica.id)
 
     def _drop(self, replica: Replica) -> None:
         self.missing.pop(replica.id, None)
@@ -272,7 +273,7 @@ class Control:
         self.mapping[instance.id] = set(replica.gpus)
         for gpu in replica.gpus:
             reference = self.handles[gpu].promote.remote(self.epochs[gpu], replica.id, instance.id, self.pause_us)
-            self.messages[reference] = ("promote", gpu, instance.id)
+            self._send(reference, "promote", gpu, instance.id)
 
     def _drain(self, instance: Instance) -> None:
         for gpu in instance.gpus:
@@ -290,7 +291,12 @@ class Control:
             self.handles[gpu].end.remote(self.epochs[gpu], identity, resident.id)
         self._act()
 
-    def _answer(self, reference: Any, what: str, gpu: int, identity: int) -> None:
+    def _send(self, reference: Any, what: str, gpu: int, identity: int) -> None:
+        self.messages[reference] = (what, gpu, identity, self.epochs[gpu])
+
+    def _answer(self, reference: Any, what: str, gpu: int, identity: int, epoch: int) -> None:
+        if epoch != self.epochs[gpu]:
+            return  # a dead incarnation's word
         try:
             found = self._ray.get(reference)
         except self._ray.exceptions.RayActorError:

@@ -1,4 +1,4 @@
-"""Stage: your own log under every policy: latency, GPU-seconds, what a perfect forecast adds, what prewarming wastes."""
+"""Stage: your own log under every policy: latency, GPU-seconds, what a perfect forecast adds, what is wasted."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -56,8 +56,8 @@ def perfect(regret: "pl.DataFrame") -> tuple[str, "pl.DataFrame"]:
     text = (
         f"At most {worst['p99_lost_s']:.3g} s of P99 TTFT (model {worst['model']}, {worst['rps']:g} requests/s), mean"
         f" over seeds; over all models and rates {table['p99_lost_s'].mean():.3g} s of P99 and"
-        f" {table['gpu_s_lost'].mean():.3g} GPU-seconds an hour. The bound is the same system told the true mean and peak"
-        " load of every window."
+        f" {table['gpu_s_lost'].mean():.3g} GPU-seconds an hour. The bound is the same system told the true mean"
+        " and peak load of every window."
     )
     return text, table.sort("rps", "model").select(columns)
 

@@ -73,8 +73,8 @@ def _model(settings: "Settings", served: "Served", cold: str) -> Model:
     longest = math.ceil((settings.cap_input + 1) / KV_TOKENS)
     if kv_blocks < longest:
         raise ConfigError(
-            f"models ({served.name}: tp={served.tp}): needs {need / GIB:.1f} GiB of weights and {longest} KV blocks a GPU;"
-            f" expected to fit {pool / GIB:.1f} GiB"
+            f"models ({served.name}: tp={served.tp}): needs {need / GIB:.1f} GiB of weights and {longest} KV blocks a"
+            f" GPU; expected to fit {pool / GIB:.1f} GiB"
         )
     size = weights / served.tp / GIB
     per_gib = served.load_s_per_gib or (settings.load_s_per_gib if cold == "w5" else 1.0 / settings.pcie_gib_per_s)

@@ -86,6 +86,7 @@ class Cluster:
         self.weights = np.zeros(count, np.int64)  # bytes of weights on each
         self.given = np.zeros(count, np.int64)  # bytes a draining instance gives to prewarming
         self._segments = [Segment(0.0, "idle", -1, 0, 0) for _ in range(count)]
+        self.down: set[int] = set()  # GPUs whose worker is gone for now
         self.room = np.full((self.nodes, self.gpus_per_node), self.pool, np.int64)
 
     def note(self, kind: str, model: int, gpus: tuple[int, ...], **more) -> None:
@@ -163,8 +164,8 @@ class Cluster:
         return -(-most // model.kv_bytes)
 
     def free_for_serving(self, gpus: tuple[int, ...]) -> bool:
-        """Whether no instance has any of these GPUs."""
-        return all(self.serving[gpu] is None for gpu in gpus)
+        """Whether no instance has any of these GPUs, and their workers live."""
+        return all(self.serving[gpu] is None and gpu not in self.down for gpu in gpus)
 
     def of_model(self, model: int, *states: str) -> list[Instance]:
         """The model's instances in one of `states`, by id."""
@@ -193,7 +194,8 @@ class Cluster:
             else:
                 need = self.models[self.instances[identity].model].need
                 room = int(self.given[gpu]) - (int(self.weights[gpu]) - need)
-            self.room[node, own] = max(room, 0) if len(self.holds[gpu]) < self.slots else 0
+            usable = len(self.holds[gpu]) < self.slots and gpu not in self.down
+            self.room[node, own] = max(room, 0) if usable else 0
             self._renew(gpu)
 
     def gpu_state(self, gpu: int) -> tuple[str, int]:

@@ -117,7 +117,7 @@ def _fitted(frame: "pl.DataFrame", schema: dict, profile: str) -> "pl.DataFrame"
 
 
 def _regret(tables: dict, settings: Settings) -> "pl.DataFrame":
-    """Per model and hour: P99 TTFT and GPU-seconds of warmserve beside those of the same system with a true forecast."""
+    """Per model and hour: P99 TTFT and GPU-seconds of warmserve beside those with a true forecast."""
     import polars as pl
 
     unit = ["rps", "alpha", "seed", "model", "hour"]

@@ -1,7 +1,7 @@
 """The front end: holds every request until it is answered, whatever dies behind it; HTTP with JSON on 127.0.0.1.
 
 A request whose worker dies is queued once more, at the front, its clock still running from its first arrival; when that
-happens a second time it fails with a named error. When the manager dies a new one is started and told what is in flight.
+happens a second time it fails with a named error. When the manager dies a new one is told what is in flight.
 """
 
 import contextlib

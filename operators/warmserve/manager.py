@@ -109,7 +109,7 @@ class Manager:
         cluster, tp = self.cluster, self.cluster.models[model].tp
         for node in range(cluster.nodes):
             first = node * cluster.gpus_per_node
-            free = [gpu for gpu in range(first, first + cluster.gpus_per_node) if cluster.serving[gpu] is None]
+            free = [gpu for gpu in range(first, first + cluster.gpus_per_node) if cluster.free_for_serving((gpu,))]
             if len(free) >= tp:
                 if self.policy.placement == "aware":
                     free.sort(key=lambda gpu: (len(cluster.holds[gpu]), gpu))
@@ -212,8 +212,12 @@ class Manager:
             self.actions.append(Action("limit", instance=instance))
 
     def crashed(self, gpu: int) -> list[Instance]:
-        """A worker died: every replica on its GPU is lost, on all its ranks; the instances that served are returned."""
+        """A worker died: every replica on its GPU is lost, on all its ranks; the instances that served are returned.
+
+        The GPU is down until `restarted`.
+        """
         lost = []
+        self.cluster.down.add(gpu)
         for replica in self.cluster.touching((gpu,)):
             if replica.instance is None:
                 self.evict(replica, "crashed", "crash")
@@ -229,8 +233,15 @@ class Manager:
             self.cluster.remove_instance(instance)
             self.actions.append(Action("cancel", replica))
             self.cluster.remove_replica(replica, None)
+        self.cluster.changed((gpu,))
         self.cluster.note("crash", -1, (gpu,), reason="worker")
         return lost
+
+    def restarted(self, gpu: int) -> None:
+        """A fresh worker has the GPU."""
+        self.cluster.down.discard(gpu)
+        self.cluster.changed((gpu,))
+        self.cluster.note("restart", -1, (gpu,), reason="worker")
 
     # Loops ---------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The cluster simulator: the manager and its loops in simulated time, over the compiled event loop (paper, simulation).
 
 Control events (ticks, loads, starts) are few and run in Python through the same `Manager` that drives real workers;
-requests and steps run in `simulate_core`. Departure: weights load at the cold-start model's rate, one at a time per GPU.
+requests and steps run in `simulate_core`. Departure: weights load at the cold-start model's rate, one at a time a GPU.
 """
 
 import heapq

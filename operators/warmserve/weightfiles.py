@@ -1,4 +1,4 @@
-"""Weight files of the real run: bytes drawn from the seed, one file per model and rank, with the first block's checksum.
+"""Weight files of the real run: bytes drawn from the seed, one file per model and rank, a checksum of the first block.
 
 The bytes matter: a token of the tiny decoder is computed from them, so an answer proves which weights lie in memory.
 """

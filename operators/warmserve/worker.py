@@ -1,4 +1,4 @@
-"""A GPU worker of the real run: a block pool in a process of its own, files really read, promoted, served from, dropped.
+"""A GPU worker of the real run: a block pool in a process of its own, files really read, promoted, served, dropped.
 
 Pure but for threads of loads: no Ray in here. States as in the paper: idle, loading, universal, promoting, dedicated,
 draining. A load reads its file block by block into mapped blocks and looks at its stop flag before each. Promotion

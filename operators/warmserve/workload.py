@@ -4,8 +4,8 @@ Rates: model j of M follows one of ServeGen's models on day 7 - M + j at the wan
 constant intensity with gamma gaps; token pairs are drawn jointly from the Azure conversation trace, inputs capped and
 outputs at least a few tokens; popularity falls with rank. History: the same generator on the same hour of the days
 before, each request holding its prefill and decode time. Departure from the official code: a rate profile is thinned or
-superposed, so nothing arrives twice, and history is scaled by the same factor. `azure2023` replays the real minutes with
-a flat history.
+superposed, so nothing arrives twice, and history is scaled by the same factor. `azure2023` replays the real minutes
+with a flat history.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ ONE_WEEK = 7
 
 @dataclass(frozen=True)
 class Sources:
-    """What traces are drawn from: rates[model][day, window] (requests/s, NaN: gap), token pairs, and whether it is real."""
+    """What traces are drawn from: rates[model][day, window] (requests/s, NaN: gap), token pairs, real or not."""
 
     rates: dict[str, np.ndarray]
     tokens: np.ndarray  # i32[n, 2] input, output

@@ -1,4 +1,4 @@
-"""The real run: processes killed in every state, the manager killed, stopped and lying workers; nothing stays behind."""
+"""The real run: processes killed in every state, the manager killed, stopped and lying workers; nothing stays."""
 
 import os
 import socket
@@ -72,10 +72,10 @@ def test_a_worker_stops_slows_or_lies(play, action):
 
 
 @pytest.mark.slow
-def test_the_whole_stage_leaves_no_process_and_no_segment(tmp_path):
+def test_the_whole_stage_leaves_no_process_and_no_segment(ray_head, tmp_path):
     before = set(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else set()
     made = settings(real_blocks=32, real_weight_blocks=16, real_starts=1, real_requests=6, faults=[])
-    run.main(settings=made, out_folder=tmp_path)
+    run.main(settings=made, out_folder=tmp_path, address=ray_head)
     after = set(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else set()
     assert not [name for name in after - before if "warmserve" in name]
     assert (tmp_path / "starts.parquet").is_file()

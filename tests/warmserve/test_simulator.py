@@ -202,5 +202,5 @@ def test_what_cannot_be_served_is_refused():
     unknown = Trace(np.array([0.0]), np.array([7]), np.array([5]), np.array([3]))
     with pytest.raises(ConfigError, match="model 7"):
         simulate(unknown, settings(), history())
-    with pytest.raises(ConfigError, match="policy .*'warm'"):
+    with pytest.raises(ConfigError, match=r"policy .*'warm'"):
         simulate(trace(1), settings(), history(), name="warm")
