@@ -71,7 +71,7 @@ def nothing(measures: "pl.DataFrame") -> tuple[str, "pl.DataFrame"]:
         *(pl.col(name).mean() for name in ("gb_loaded", "gb_wasted", "gb_s_held", "hit_share")), runs=pl.len()
     )
     table = table.with_columns(wasted_share=pl.col("gb_wasted") / pl.col("gb_loaded")).sort("nodes", "cold", "policy")
-    own = table.filter(pl.col("policy") == "warmserve").row(0, named=True)
+    own = table.filter(pl.col("policy") == "warmserve").sort("cold", descending=True).row(0, named=True)
     text = (
         f"warmserve loaded {own['gb_loaded']:.0f} GB a run and used all but {own['gb_wasted']:.0f} GB"
         f" ({own['wasted_share']:.0%}; {own['cold']}, mean of {own['runs']} runs)."

@@ -2,8 +2,8 @@
 
 Meshes of 1, 2, 4 or 8 GPUs. Each model is placed once on the mesh where the largest utilisation stays least, then
 further copies go where they lower it. On a mesh a model has one engine per `tp` GPUs. Engines that share a GPU share
-its compute (a step takes as many times longer as of them have work) and its KV memory in proportion to KV block size times
-rate.
+its compute (a step takes as many times longer as of them have work) and its KV memory in proportion to KV block size
+times rate.
 
 Departures: MuxServe's own placement optimiser and cost table are not used; step times are known at `tp` GPUs only, so a
 wider mesh means more engines, not faster ones.

@@ -1,9 +1,9 @@
 """The policies that are compared: what each may do, and nothing of how.
 
 `warmserve` and its ablations (paper, ablation); `sllm_gpu`: same serving path and autoscaler, no forecast, weights of
-an ended instance stay until their GPUs are needed; `predictive_autoscale`: dedicated instances by forecast peak, one cold
-start ahead; `static`: fixed replicas by mean load; `muxserve`: static spatial sharing; `oracle`: warmserve that knows
-the coming window; `oracle_hit`: a bound where every start finds its weights loaded. The inside of sllm_gpu and of
+an ended instance stay until their GPUs are needed; `predictive_autoscale`: dedicated instances by forecast peak, one
+cold start ahead; `static`: fixed replicas by mean load; `muxserve`: static spatial sharing; `oracle`: warmserve that
+knows the coming window; `oracle_hit`: a bound where every start finds its weights loaded. The inside of sllm_gpu and of
 predictive_autoscale is not stated in the sources available: our reading. Requests that find no room start an instance
 on demand under every policy but static and muxserve.
 """

@@ -1,8 +1,8 @@
 """One GPU's memory on a host: a pool of 2 MiB blocks, models mapped at offset 0 of slots, KV mapped behind the weights.
 
 Weights never move: promotion unmaps the other slots and maps all freed blocks behind the promoted weights, first half
-K, second half V (an odd block goes to V), by one background thread with a progress counter (paper, memory switching). The
-bytes are a memfd's; needs the native core. Departure: a host's page tables, not a GPU driver's, so the time of a
+K, second half V (an odd block goes to V), by one background thread with a progress counter (paper, memory switching).
+The bytes are a memfd's; needs the native core. Departure: a host's page tables, not a GPU driver's, so the time of a
 promotion includes the first access to every page.
 """
 
