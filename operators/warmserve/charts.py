@@ -10,12 +10,12 @@ from operators.warmserve.policies import POLICIES
 
 LOOK = figures.look(list(POLICIES))
 Chart = tuple[Any, pl.DataFrame]
-MANY = 9  # policies have more names than there are colours: beyond, lines are dashed
 STATES = ("idle", "loading", "universal", "promoting", "dedicated", "draining")
 STATE_COLOURS = ("#eeeeee", "#E69F00", "#56B4E9", "#CC79A7", "#0072B2", "#D55E00")
 
 
 def _style(name: str) -> dict[str, Any]:
+    """Look of a policy; there are more policies than colours, so the later ones are dashed."""
     dashed = list(POLICIES).index(name) >= len(figures.PALETTE)
     return LOOK[name] | {"linestyle": "--" if dashed else "-"}
 
@@ -70,6 +70,8 @@ def p99_rps(measures: pl.DataFrame) -> Chart:
     frame = frame.group_by("policy", "rps", "alpha", "data").agg(
         pl.col("ttft_p99_s").mean(), low=pl.col("ttft_p99_s").min(), high=pl.col("ttft_p99_s").max()
     )
+    everywhere = pl.struct("rps", "alpha").n_unique().over("policy")
+    frame = frame.with_columns(n=everywhere).filter(pl.col("n") == pl.col("n").max()).drop("n")
     frame = frame.sort("policy", "alpha", "rps")
     alphas = sorted(frame["alpha"].unique())
     figure, axes = figures.panels(1, len(alphas), width=3.3, height=3.6, sharey=True)
@@ -159,7 +161,8 @@ def timeline(gpu: pl.LazyFrame) -> Chart:
     keys = gpu.filter(own & pl.col("process_pool")).select("nodes", "rps", "alpha", "seed").unique().collect()
     if keys.is_empty():
         return figures.nothing("no run of warmserve"), pl.DataFrame()
-    key = keys.sort("nodes", pl.col("rps").sub(15.0).abs(), "seed").row(0, named=True)
+    near = (pl.col("rps").sub(15.0).abs(), pl.col("alpha").sub(0.5).abs())
+    key = keys.sort("nodes", *near, "seed").row(0, named=True)
     here = own & pl.col("process_pool") & pl.all_horizontal(pl.col(name) == value for name, value in key.items())
     frame = gpu.filter(here).select("gpu", "t0_s", "t1_s", pl.col("state").cast(pl.String), "data").collect()
     figure, axes = figures.panels(1, 1, width=9.0, height=3.6)
@@ -250,8 +253,8 @@ def sensitivity(whatif: pl.DataFrame) -> Chart:
     axes[0, 0].set_yticks(range(len(order)), order, fontsize=7.5)
     axes[0, 0].axvline(1, color="#000000", linewidth=0.8)
     axes[0, 0].set(xlabel="P99 TTFT over that of the settings as they are (ratio)", xscale="log")
-    figures.plain_ticks(axes[0, 0].xaxis)
-    axes[0, 0].legend(fontsize=8)
+    axes[0, 0].xaxis.set_major_formatter("{x:g}")
+    axes[0, 0].legend(fontsize=8, loc="lower right")
     figures.note(figure, _basis(frame["data"][0], " · line: spread over seeds"))
     return figure, frame.sort("name", "rps")
 
