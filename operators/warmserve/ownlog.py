@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from operators.llm import arrivals, workloads
+from operators.llm import arrivals, importers, workloads
 from operators.warmserve.oracle import BASE_S, History
 from operators.warmserve.settings import Settings
 from operators.warmserve.simulator import Result, Trace
@@ -16,8 +16,14 @@ COLUMNS = ("arrival_s", "model", "input_tokens", "output_tokens")
 
 
 def read(path: Path, names: str = "") -> pl.DataFrame:
-    """The log as a request table; `names` maps its models to those of the settings. TraceError names a bad row."""
-    frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+    """The log as a request table; `names` maps its models to those of the settings. TraceError names a bad row.
+
+    CSV files in the form of the Azure traces (TIMESTAMP, ContextTokens, GeneratedTokens; all of one model called `log`)
+    and of BurstGPT are known by their columns; their readers drop rows that failed.
+    """
+    frame = _published(path)
+    if frame is None:
+        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise workloads.TraceError(f"{path}: no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
@@ -33,6 +39,19 @@ def read(path: Path, names: str = "") -> pl.DataFrame:
             pl.concat_str(pl.lit("r"), pl.int_range(pl.len()).cast(pl.String)).alias("request_id")
         )
     return workloads.validate(frame.with_columns(pl.col("request_id").cast(pl.String)), need=("model",))
+
+
+def _published(path: Path) -> pl.DataFrame | None:
+    """A log in a publisher's own form, or None."""
+    if path.suffix == ".parquet":
+        return None
+    with open(path) as file:
+        head = {name.strip().strip('"') for name in file.readline().split(",")}
+    if {"TIMESTAMP", "ContextTokens", "GeneratedTokens"} <= head:
+        return importers.read_azure_week(path)[0].with_columns(model=pl.lit("log"))
+    if {"Timestamp", "Model", "Request tokens", "Response tokens"} <= head:
+        return importers.read_burstgpt(path)[0]
+    return None
 
 
 def split(frame: pl.DataFrame, settings: Settings, history_share: float) -> tuple[Trace, History, Settings]:

@@ -65,3 +65,20 @@ def test_a_bad_log_is_refused(tmp_path, change, error, words):
         advise.main(settings=settings(), log=tmp_path / "log.csv", history_share=1.0)
     with pytest.raises(ValueError, match="log-name=model"):
         ownlog.read(tmp_path / "log.csv", "chat")
+
+
+def test_published_forms_are_known_by_their_columns(tmp_path):
+    path = tmp_path / "burst.csv"
+    path.write_text(
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+        + "".join(f"{i * 3},ChatGPT,{10 + i},{5 + i % 7},20,Conversation log\n" for i in range(200))
+    )
+    frame = ownlog.read(path, "ChatGPT=13b")
+    assert frame["model"].unique().to_list() == ["13b"]
+    assert len(ownlog.split(frame, settings(), 0.5)[0].arrival_s) > 50
+    path = tmp_path / "azure.csv"
+    path.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+        + "".join(f"2024-05-12 00:{i // 60:02d}:{i % 60:02d}.000000,{10 + i},{5 + i % 7}\n" for i in range(200))
+    )
+    assert ownlog.read(path, "log=7b-a")["model"].unique().to_list() == ["7b-a"]
