@@ -11,7 +11,20 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def main(*, settings: Settings, measures: Path, regret: Path, ratios: Path, out: Path, out_html: Path) -> None:
+MARKS = ("<!-- answers begin: written by the stage `answers --readme`, not by hand -->", "<!-- answers end -->")
+SHOWN = ("P99 TTFT, sllm_gpu / warmserve", "P99 TTFT, no_proactive / warmserve", "P99 TTFT, warmserve / oracle_hit")
+
+
+def main(
+    *,
+    settings: Settings,
+    measures: Path,
+    regret: Path,
+    ratios: Path,
+    out: Path,
+    out_html: Path,
+    readme: Path | None = None,
+) -> None:
     """Write what a perfect forecast would add, what was loaded for nothing, and every ratio.
 
     Args:
@@ -20,6 +33,7 @@ def main(*, settings: Settings, measures: Path, regret: Path, ratios: Path, out:
         ratios: every ratio under every cold start (evaluate)
         out: the answers as Markdown
         out_html: the same as a page
+        readme: a file with marks, between which a short form is written
     """
     found = stage.read_table(measures)
     sections = [
@@ -32,12 +46,32 @@ def main(*, settings: Settings, measures: Path, regret: Path, ratios: Path, out:
         lines += ["", f"### {title}", text, "", *markdown(table)]
     with stage.atomic(out) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
+    if readme:
+        _write_short(readme, stage.read_stamp(measures), sections)
     body = "".join(f"<h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>{page(t)}" for title, text, t in sections)
     style = (
         "body{font:14px sans-serif;margin:1.5em}td,th{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:left}"
     )
     with stage.atomic(out_html) as temporary:
         temporary.write_text(f"<!doctype html><meta charset=utf-8><style>{style}</style><p>{lines[0]}</p>{body}")
+
+
+def _write_short(readme: Path, stamp: dict[str, str], sections: list[tuple]) -> None:
+    """The answers' words, and the ratios that the headline rests on, between the marks of `readme`."""
+    import polars as pl
+
+    before, _, rest = readme.read_text().partition(MARKS[0])
+    _, found, after = rest.partition(MARKS[1])
+    if not found:
+        raise ValueError(f"readme (={readme}): expected the lines {MARKS[0]!r} and {MARKS[1]!r}")
+    lines = [MARKS[0], f"From a run of profile {stamp['profile']}, commit {stamp['commit']}, data {stamp['data']}.", ""]
+    for title, text, _ in sections:
+        lines += [f"- **{title}** {text}"]
+    ratios = sections[-1][2]
+    table = ratios.filter(pl.col("ratio").is_in(SHOWN)) if len(ratios) else ratios
+    lines += ["", *markdown(table), MARKS[1]]
+    with stage.atomic(readme) as temporary:
+        temporary.write_text(before + "\n".join(lines) + after)
 
 
 def perfect(regret: "pl.DataFrame") -> tuple[str, "pl.DataFrame"]:
