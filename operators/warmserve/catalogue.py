@@ -42,6 +42,7 @@ class Model:
     load_s: float
     engine_s: float  # start of a process where none stands ready
     rank_s: float  # estimate of its cold start that scores use
+    linear: tuple[float, float, float, float] | None = None  # step times instead of prefill_s and decode_s
 
     @property
     def gib(self) -> float:
@@ -84,4 +85,5 @@ def _model(settings: "Settings", served: "Served", cold: str) -> Model:
         **{"kv_blocks": int(kv_blocks), "prefill_s": served.prefill_s, "decode_s": served.decode_s},
         **{"hot_s": served.hot_s, "load_s": size * per_gib, "engine_s": engine},
         rank_s=size / settings.pcie_gib_per_s,
+        linear=served.linear,
     )

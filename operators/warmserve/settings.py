@@ -32,6 +32,11 @@ class Served(BaseModel):
     prefill_s: float = field(unit="s per request", source=CODE, gt=0)
     decode_s: float = field(unit="s per token", source=CODE, gt=0)
     hot_s: float = field(unit="s from promotion to the first prefill", source="table of starts less prefill", ge=0)
+    linear: tuple[float, float, float, float] | None = field(
+        None,
+        unit="s a step, a prompt token, a decoding request, a context token; none: prefill_s and decode_s",
+        source="a step model fitted to the user's engine (operators/llm/calibrate.py)",
+    )
     load_s_per_gib: float | None = field(
         None, unit="s per GiB and GPU; none: the cold-start model's", source="mixed sources: disk, host RAM, peer", gt=0
     )
@@ -158,6 +163,8 @@ class Settings(lab.Settings):
         if len(set(names)) < len(names):
             raise ValueError(f"models (={names}): names must differ")
         for model in self.models:
+            if model.linear and (min(model.linear) < 0 or not model.linear[0] > 0):
+                raise ValueError(f"models ({model.name}: linear={list(model.linear)}): expected >= 0, the first > 0")
             if self.gpus_per_node % model.tp:
                 raise ValueError(
                     f"models ({model.name}: tp={model.tp}): expected a divisor of gpus_per_node (={self.gpus_per_node})"

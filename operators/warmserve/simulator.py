@@ -346,7 +346,11 @@ def _fresh_slot(p: plane.Plane, slot: int, model: catalogue.Model, kv_blocks: in
     p.s_phase[slot], p.s_limit[slot], p.s_cap[slot] = plane.IDLE, kv_blocks, kv_blocks
     p.s_block[slot] = catalogue.KV_TOKENS
     p.s_coef[slot] = 0.0
-    p.s_coef[slot, 1], p.s_coef[slot, 4] = model.prefill_s, model.decode_s
+    if model.linear is None:
+        p.s_coef[slot, 1], p.s_coef[slot, 4] = model.prefill_s, model.decode_s
+    else:  # prefill: a step and its tokens; decode: a step, its requests, their context
+        step, token, request, context = model.linear
+        p.s_coef[slot, [0, 2]], p.s_coef[slot, 4:7] = (step, token), (step, request, context)
 
 
 def _check_fits(trace: Trace, models: list[catalogue.Model]) -> None:

@@ -168,6 +168,25 @@ def test_starts_cost_what_the_model_says():
     assert ttft(fast)[0] == pytest.approx(load / 0.77 / 32 + 0.285 + 0.035)
 
 
+def test_fitted_step_times_take_the_place_of_constants():
+    one = Trace(np.array([1.0]), np.array([0]), np.array([100]), np.array([3]))
+    fitted = settings().model_dump()
+    fitted["models"][0]["linear"] = [0.01, 1e-4, 1e-3, 1e-6]
+    fitted = type(settings()).checked(fitted)
+    p = simulate(one, fitted, history(mean=0.0, peak=0.0), name="oracle_hit").plane
+    assert p.r_first[0] - 1.0 == pytest.approx(0.285 + 0.01 + 100 * 1e-4)
+    assert p.r_finish[0] - p.r_first[0] == pytest.approx(2 * 0.011 + (101 + 102) * 1e-6)
+    step, jump = (
+        simulate(trace(14), type(fitted).checked(fitted.model_dump() | {"engine": engine}), history()).plane
+        for engine in ("step", "jump")
+    )
+    assert np.abs(step.r_finish - jump.r_finish).max() <= 1e-9
+    fitted = fitted.model_dump()
+    fitted["models"][0]["linear"] = [0.0, 1e-4, 0.0, 0.0]
+    with pytest.raises(ValueError, match=r"7b-a: linear=.*the first > 0"):
+        type(settings()).checked(fitted)
+
+
 def test_waiting_requests_poll_or_are_woken():
     two = Trace(np.array([1.0, 1.1]), np.array([0, 0]), np.array([100, 100]), np.array([3, 3]))
     nothing = history(mean=0.0, peak=0.0)
