@@ -37,7 +37,8 @@ class Host:
         from operators.batann.server import Server
 
         self._server = Server(Path(index_dir), parts, **options)
-        self._thread = self._server.start_thread()
+        # A process whose loop has died looks alive and answers nobody: it ends, and whoever watches starts it again.
+        self._thread = self._server.start_thread(failed=lambda: os._exit(70))
         server = self._server
         return {
             "pid": os.getpid(),

@@ -9,6 +9,7 @@ up holds end with `partition_down`; nothing waits for ever, because every state 
 """
 
 import contextlib
+import logging
 import os
 import queue
 import threading
@@ -37,6 +38,7 @@ from operators.batann.transport import Down, Frame, Hello
 if TYPE_CHECKING:
     import numpy as np
 
+log = logging.getLogger("batann.server")
 VECTOR_TTL_S = 30.0
 QUEUE_LIMIT = 4096
 REFUSALS = {"stale epoch": "stale_epoch"}
@@ -96,7 +98,10 @@ class ServerCore:
         if frame.sender.role == transport.SERVER:
             self.peers.heard_from(frame.sender.id, frame.flags)
         if frame.type == transport.PING and len(frame.body) == PINGED.size:
-            return [Out(PINGED.unpack(frame.body)[0], transport.PONG, b"", self.load)]
+            address = PINGED.unpack(frame.body)[0]
+            if address > transport.ADDRESS_MAX:
+                raise MessageError(f"ping: {address:#x} is no address")
+            return [Out(address, transport.PONG, b"", self.load)]
         if frame.type == transport.PONG:
             return []
         if frame.type == transport.QUERY:
@@ -176,7 +181,11 @@ class ServerCore:
             elif kind == engines.RPC_REQUEST:
                 outs += self._ask(to, body, now_s)
             elif kind == engines.RPC_REPLY:
-                outs.append(Out(self.peers.by_id[to].address, transport.RPC_REPLY, body, self.load))
+                asker = self.peers.by_id.get(to)  # the number comes from a frame
+                if asker is None:
+                    self.counters["bad_states"] += 1
+                else:
+                    outs.append(Out(asker.address, transport.RPC_REPLY, body, self.load))
             else:
                 outs.append(Out(to, transport.TRACE if kind == engines.TRACED else transport.PART, body))
         return outs + self._flush_batons()
@@ -441,8 +450,16 @@ class Server:
         self._running = False
         self.wake()
 
-    def start_thread(self) -> threading.Thread:
-        """Run the loop in a thread of its own."""
-        thread = threading.Thread(target=self.run, name=f"batann-server-{self.id}", daemon=True)
+    def start_thread(self, failed: Callable[[], None] = lambda: None) -> threading.Thread:
+        """Run the loop in a thread of its own; `failed` is called when an error ends it."""
+
+        def loop() -> None:
+            try:
+                self.run()
+            except BaseException:
+                log.exception("server %d: its loop has ended", self.id)
+                failed()
+
+        thread = threading.Thread(target=loop, name=f"batann-server-{self.id}", daemon=True)
         thread.start()
         return thread

@@ -12,6 +12,7 @@ What could not be written when a peer goes down is handed back (`Down.unsent`), 
 import contextlib
 import errno
 import heapq
+import os
 import select
 import socket
 import struct
@@ -27,6 +28,7 @@ HELLO_HEAD = struct.Struct("<HHQIH")
 FRAME_LIMIT = 1 << 20
 HELLO, QUERY, BATON, RESULT, ACK, RPC, RPC_REPLY, TRACE, PART, REFUSED, PING, PONG = range(1, 13)
 SERVER, CLIENT = 0, 1
+ADDRESS_MAX = 2**48 - 1
 RETRY_S = 0.2
 CHUNK = 1 << 18
 
@@ -128,6 +130,7 @@ class Tcp:
         self.address = pack_address(*self._listener.getsockname())
         self._buffer = bytearray(CHUNK)  # one for all connections: a fresh one a read would cost more than the read
         self._view = memoryview(self._buffer)
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN)
         self._by_fd: dict[int, _Connection] = {}
@@ -164,7 +167,11 @@ class Tcp:
             if self._down_until.get(address, 0) > time.monotonic():
                 self._news.append(Down(address, "unreachable", "still down", [frame]))
                 return
-            connection = self._connect(address)
+            try:
+                connection = self._connect(address)
+            except OSError as error:  # no descriptor left
+                self._news.append(Down(address, "unreachable", error.strerror or "no connection", [frame]))
+                return
         connection.frames.append(frame)
         self.counters["frames_out"] += 1
         if connection.connected:
@@ -206,10 +213,24 @@ class Tcp:
                 made, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._turn_away()
+                return
             made.setblocking(False)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._by_fd[made.fileno()] = _Connection(made, connected=True)
             self._epoll.register(made, select.EPOLLIN)
+
+    def _turn_away(self) -> None:
+        """No descriptor is left: with the one kept in reserve the next in line is taken and closed."""
+        os.close(self._reserve)
+        with contextlib.suppress(OSError):
+            self._listener.accept()[0].close()
+        with contextlib.suppress(OSError):
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self.counters["refused"] += 1
 
     def _serve(self, connection: _Connection, happened: int) -> None:
         if happened & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR) and not self._receive(connection):
@@ -334,3 +355,4 @@ class Tcp:
         self._to.clear()
         self._listener.close()
         self._epoll.close()
+        os.close(self._reserve)

@@ -74,6 +74,15 @@ class TestServer:
         made.part_of = [0, 1, 2]
         return made
 
+    def test_a_ping_from_no_address_is_refused(self):
+        with pytest.raises(MessageError, match="no address"):
+            self.core().on_frame(frame(transport.PING, PINGED.pack(2**64 - 1)), 0.0)
+
+    def test_a_remote_read_for_nobody_is_only_counted(self):
+        core = self.core()
+        assert core.on_events([(engines.RPC_REPLY, 200, 1, b"reply")], 0.0) == []
+        assert core.counters["bad_states"] == 1
+
     def test_a_query_reaches_the_engine_with_its_vector(self):
         core = self.core()
         assert core.on_frame(query_frame(state()), 0.0) == []

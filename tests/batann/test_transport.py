@@ -2,7 +2,10 @@
 
 import socket
 import struct
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +92,38 @@ def test_garbage_ends_its_connection_and_no_other(pair, garbage):
         assert intruder.recv(100) == b""
     first.send(second.address, transport.BATON, b"still here")
     assert until(second, is_frame, first).body == b"still here"
+
+
+FULL = """
+import os, resource, socket
+from operators.batann.transport import ACK, SERVER, Down, Hello, Tcp, unpack_address
+tcp = Tcp(Hello(SERVER, 5, 0), lambda hello: "")
+guest = socket.create_connection(unpack_address(tcp.address), 5)
+_, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, limit))
+rest = []
+try:
+    while True:
+        rest.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+tcp.poll(1)
+assert tcp.counters["refused"] == 1
+assert guest.recv(1) == b""
+tcp.send(tcp.address, ACK, b"")
+assert [news.kind for news in tcp.poll(0.1) if isinstance(news, Down)] == ["unreachable"]
+for one in rest:
+    os.close(one)
+tcp.poll(0)
+tcp.send(tcp.address, ACK, b"")
+frames = [news for _ in range(50) for news in tcp.poll(0.05) if not isinstance(news, Down)]
+assert [frame.type for frame in frames] == [ACK]
+"""
+
+
+def test_a_party_without_descriptors_goes_on():
+    done = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
 
 
 def test_half_a_frame_waits_and_then_vanishes_with_its_connection(pair):

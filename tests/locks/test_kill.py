@@ -148,6 +148,60 @@ def test_tags_of_8_bits_pass_the_property_tests():
     assert done.returncode == 0, done.stdout
 
 
+STALLED = """
+import atexit, os, signal, sys, time
+from pathlib import Path
+from operators.locks import Region, section
+
+path = sys.argv[1]
+
+def ground(region):
+    cells, locks = region.cells(1, init=1000), region.locks(1)
+
+    @section
+    def add(tx, amount):
+        with tx.lock(locks[0]):
+            cells[0] += amount
+    return cells, add
+
+region = Region.create(path, size=2**20, max_procs=2)
+cells, add = ground(region)
+for _ in range(100):  # into the middle of a segment of tags
+    add.call(region, 0)
+child = os.fork()
+if child == 0:
+    mine = Region.attach(path)
+    _, add = ground(mine)
+    number, _ = mine.core.section(add.compile().words())
+    mine.core.set_points(0, int(sys.argv[2]))  # SIGSTOP just before its update is swapped in
+    mine.core.bound_counted(number, 1, 0)(1000, (5,))
+    os._exit(0)
+atexit.register(lambda: os.kill(child, signal.SIGKILL))  # a zombie by then, unless something went wrong
+while "T" != Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]:
+    time.sleep(0.01)
+old = region.core.word(cells.place[0])
+assert old & (2**44 - 1) == 1000
+add.call(region, -5)  # finishes the stopped one's section first: 1000 again
+assert cells[0] == 1000 and region.core.word(cells.place[0]) != old
+for _ in range(2**19 + 5000):
+    if region.core.word(cells.place[0]) == old:
+        break
+    add.call(region, 0)
+os.kill(child, signal.SIGCONT)
+os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+print(cells[0])
+"""
+
+
+def test_a_runner_that_sleeps_through_a_wrap_of_the_tags_does_nothing(tmp_path):
+    file = tmp_path / "stalled.py"
+    file.write_text(STALLED)
+    words = [sys.executable, str(file), str(tmp_path / "region"), "7"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1000\n"
+
+
 @pytest.mark.slow
 def test_soak_of_a_minute():
     found = soak.soak("rflock_flat", seconds=60, kill_rate=25, procs=4)

@@ -22,7 +22,7 @@
 #define PAYLOAD_BITS 44
 #define PAYLOAD_MASK ((1ull << PAYLOAD_BITS) - 1)
 #define PAYLOAD_TOP (1ll << (PAYLOAD_BITS - 1))
-/* Tags of a cell are taken in segments; only the first tag of a segment is checked against stalled runners. */
+/* Tags of a cell are taken in segments; at the first tag of a segment all of it is checked against stalled runners. */
 #define SEGMENT_BITS (LOCKS_TAG_BITS > 8 ? LOCKS_TAG_BITS - 8 : 0)
 #define SEGMENT_MASK ((1ull << SEGMENT_BITS) - 1)
 #define EMPTY_BIT (1ull << 63)
@@ -109,11 +109,11 @@ static inline void run_init(run_t *F) {
 #endif
 }
 
-/* Whether a stalled runner may still hold (cell, tag) as the word it expects: a helper by its hazard word, an owner by
- * the update log of the descriptor it announced. */
+/* Whether a stalled runner may still hold a tag of the segment of `tag` in the word it expects of `cell`: a helper by its
+ * hazard word, an owner by the update log of the descriptor it announced. */
 static int tag_in_use(lk_ctx *c, uint64_t self, uint64_t cell, uint64_t tag) {
   for (uint32_t p = 0; p < c->procs; p++) {
-    if (ld(c, slot_at(c, p) + S_HAZARD) == (cell << LOCKS_TAG_BITS | tag)) return 1;
+    if (ld(c, slot_at(c, p) + S_HAZARD) >> SEGMENT_BITS == (cell << LOCKS_TAG_BITS | tag) >> SEGMENT_BITS) return 1;
     for (int half = 0; half < 2; half++) {
       word dref = ld(c, ann_at(c, p, (uint64_t)half) + A_DREF);
       if (!dref) continue;
@@ -122,7 +122,7 @@ static int tag_in_use(lk_ctx *c, uint64_t self, uint64_t cell, uint64_t tag) {
       for (uint32_t u = 1; u * 3 <= c->log_len && u <= LOG_UPDATES; u++) {
         word at = ld(c, top - 3 * u), old = ld(c, top - 3 * u + 1);
         if (at & EMPTY_BIT) break;
-        if (at == cell && !(old & EMPTY_BIT) && cell_tag(old) == tag) return 1;
+        if (at == cell && !(old & EMPTY_BIT) && cell_tag(old) >> SEGMENT_BITS == tag >> SEGMENT_BITS) return 1;
       }
     }
   }
