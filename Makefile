@@ -16,7 +16,7 @@ NATIVE_SOURCES := $(shell find $(ROOT)/operators -path '*/native/*' -type f)
 SYSTEMS := $(notdir $(patsubst %/Snakefile,%,$(wildcard $(ROOT)/workflows/*/Snakefile)))
 SNAKEMAKE = cd $(ROOT) && snakemake --profile profiles/$(PROFILE)
 PEERS_PIP = $(ROOT)/.venv-peers/bin/pip install --quiet --disable-pip-version-check
-WITH_CONFIG = $(if $(CONFIG),--config profile=$(PROFILE) $(CONFIG))
+WITH_CONFIG = $(if $(CONFIG),--config $(CONFIG))
 
 CLAIMS = $(patsubst %,results/%/claims.parquet,$(if $(filter all,$(SYSTEM)),$(SYSTEMS),$(SYSTEM)))
 

@@ -1,6 +1,7 @@
 """Where to run: every place's profile plans a run (a dry run; the executors are in the extra `cluster`)."""
 
 import importlib.util
+import json
 
 import pytest
 
@@ -16,6 +17,15 @@ def test_every_size_plans_a_run(size, shared_house):
     done = shared_house.snakemake("toy", "-n", "--profile", f"profiles/{size}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "simulate" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("size", ["ci", "full"])
+def test_a_setting_on_the_command_line_leaves_the_size(size, house):
+    words = ("--profile", f"profiles/{size}", "--config", "toy={seed: 7}")
+    done = house.snakemake("results/toy/settings.json", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = json.loads((house.root / "results/toy/settings.json").read_text())
+    assert (made["profile"], made["seed"]) == (size, 7)
 
 
 @pytest.mark.parametrize("place", EXECUTORS)
