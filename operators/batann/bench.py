@@ -48,22 +48,34 @@ def _transport(settings: Settings, address: Path | None) -> list[dict[str, Any]]
     small = settings.profile == "ci"
     trips, piped, calls, repeats = (200, 4000, 200, 2) if small else (1500, 24_000, 3000, 5)
     state = transport.state_of(transport.STATE_BYTES)
+    batches = dict.fromkeys((1, settings.batch))  # the same number on both sides
     with transport.Pair() as pair, head.connect(address) as ray:
         ways = [float(np.median(pair.one_way_us(state, trips))) for _ in range(repeats)]
-        rates = [
-            (pair.rate(state, piped, settings.batch), transport.ray_rate(ray, state, calls)) for _ in range(repeats)
-        ]
+        rates = {
+            batch: [
+                (pair.rate(state, piped, batch), transport.ray_rate(ray, state, calls * batch, batch))
+                for _ in range(repeats)
+            ]
+            for batch in batches
+        }
     return [
         row(
             bench="transport", case="one way, 4 KiB", ours="sockets", peer="bar", unit="us",
             ours_samples=[statistics.median(ways)], peer_samples=[60.0], bar=1.0,
         ),
-        row(
-            bench="transport", case="hand-offs a second", ours="sockets", peer="Ray calls", unit="1/s",
-            ours_samples=[ours for ours, _ in rates], peer_samples=[theirs for _, theirs in rates],
-            higher_is_better=True, bar=10.0,
-        ),
+        *(rate_row(batch, pairs) for batch, pairs in rates.items()),
     ]  # fmt: skip
+
+
+def rate_row(batch: int, pairs: list[tuple[float, float]]) -> dict[str, Any]:
+    """Hand-offs a second of both sides, `batch` states a frame and a Ray call; the bar stands at one."""
+    from operators.batann.rivals import row
+
+    return row(
+        bench="transport", case=f"hand-offs a second, batch {batch}", ours="sockets", peer="Ray calls", unit="1/s",
+        ours_samples=[ours for ours, _ in pairs], peer_samples=[theirs for _, theirs in pairs],
+        higher_is_better=True, bar=10.0 if batch == 1 else None,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 A partner process receives batons of about 4 KiB, takes them apart, checks and writes each state again (the engine's own
 parse and write) and sends it back: a round trip is two hand-offs. Real frames, real sockets, one pair of processes.
+Both sides carry the same number of states a message: one, as bar B11 is judged, and as many as the servers are set to.
 """
 
 import subprocess
@@ -62,8 +63,11 @@ class Pair:
         self._other = int.from_bytes(frame.body, "little")
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self.tcp.send(self._other, transport.ACK, b"")
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            self.tcp.send(self._other, transport.ACK, b"")
+        else:  # nothing may be connected yet
+            self._child.kill()
         self._child.wait(10)
         self.tcp.close()
 
@@ -105,20 +109,21 @@ class Echo:
         return pack_states([(again(state), b"") for state, _ in unpack_states(body)])
 
 
-def ray_rate(ray: Any, state: bytes, count: int) -> float:
-    """Hand-offs a second through actor calls, one state a call, `WINDOW` in flight."""
+def ray_rate(ray: Any, state: bytes, count: int, batch: int = 1) -> float:
+    """Hand-offs a second through actor calls, `batch` states a call, `WINDOW` states in flight."""
     actor = ray.remote(Echo).options(num_cpus=0).remote()
-    body = pack_states([(state, b"")])
+    body = pack_states([(again(state), b"")] * batch)
     ray.get(actor.deliver.remote(body))
-    began, waiting, done = time.perf_counter(), [], 0
-    while done < count:
-        while len(waiting) < WINDOW and done + len(waiting) < count:
+    began, waiting, sent, back = time.perf_counter(), [], 0, 0
+    while back < count:
+        while sent < count and sent - back < WINDOW:
             waiting.append(actor.deliver.remote(body))
+            sent += batch
         ready, waiting = ray.wait(waiting)
-        done += len(ready)
+        back += sum(len(unpack_states(answer)) for answer in ray.get(ready))
     took = time.perf_counter() - began
     ray.kill(actor)
-    return 2 * done / took
+    return 2 * back / took
 
 
 if __name__ == "__main__":

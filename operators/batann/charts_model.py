@@ -73,7 +73,8 @@ def transports(tables: Tables, settings: Settings) -> Chart:
     note(
         figure,
         frame.drop("n"),
-        "two processes on loopback, states of 4 KiB; medians of repetitions on a shared machine",
+        "two processes on loopback, states of 4 KiB; batch: states a frame and a Ray call alike;"
+        " medians of repetitions on a shared machine",
     )
     return figure, frame
 

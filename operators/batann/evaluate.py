@@ -111,8 +111,9 @@ def _measured(runs: "pl.DataFrame", summary: "pl.DataFrame") -> "pl.DataFrame":
         latency_p95_ms=latency.quantile(0.95),
         latency_p99_ms=latency.quantile(0.99),
     )
-    rates = summary.select(*CONFIG, "recall", "bad_answers", qps=pl.col("steady_qps"))
-    joined = per_run.join(rates, on=CONFIG, how="inner", nulls_equal=True)
+    served = summary.filter(pl.col("scenario") != "refill")
+    rates = served.select(*CONFIG, "recall", "bad_answers", qps=pl.col("steady_qps"))
+    joined = rates.join(per_run, on=CONFIG, how="left", nulls_equal=True)  # a run that only failed is one, too
     sharded = pl.col("mode").str.starts_with("scatter")
     return joined.with_columns(
         at=pl.lit("run"), share=pl.when(sharded).then(None).otherwise(pl.col("handoffs") / pl.col("hops"))

@@ -6,6 +6,7 @@
 A build that was interrupted goes on where it stopped when it is started again with the same input.
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from operators.lab import stage
 
 if TYPE_CHECKING:
     from operators.batann.build import Build
+    from operators.batann.metric import Stored
 
+log = logging.getLogger("batann.index")
 CHECKED_L = (20, 40)
 
 
@@ -57,7 +60,7 @@ def main(
     truth: Path | None = None,
     servers: list[int] | None = None,
     methods: list[str] | None = None,
-    shards: bool | None = None,
+    shards: bool = False,
     verify: Path | None = None,
 ) -> None:
     """Build graph, codes, head, partitions and index folders; or, with --verify, check one folder to the sector.
@@ -70,7 +73,7 @@ def main(
         truth: exact neighbours of the queries (of the trace stage, or ibin)
         servers: numbers of servers to lay out for (default: of the settings)
         methods: gp, kmeans, random, kaminpar, metis (default: of the settings)
-        shards: also build scatter-gather's own indexes (default: when the settings have such a mode)
+        shards: also build scatter-gather's own indexes, a graph a server
         verify: index folder to check; nothing is built
     """
     if verify is not None:
@@ -81,16 +84,51 @@ def main(
     from operators.batann.metric import stored
     from operators.batann.vectors import read_vectors
 
+    numbers, names = tuple(servers or settings.servers), tuple(methods or settings.methods)
+    _check_partitions(numbers, names)
     data = stored(read_vectors(base), settings.metric)
+    settings = _fitting(data, settings)
     build = Build(dir, data, settings, int(os.environ.get("OMP_NUM_THREADS", "1")))
-    scatter = {"scatter", "scatter_topn"} & set(settings.modes) if shards is None else shards
-    rows = _partitions(build, tuple(servers or settings.servers), tuple(methods or settings.methods), bool(scatter))
+    rows = _partitions(build, numbers, names, shards)
     mark = "real"
     if query and truth:
         checks, mark = _recall(build, query, truth)
         rows += checks
     _write(rows, build, mark, settings, out or dir / "build.parquet")
     return None
+
+
+def _check_partitions(servers: tuple[int, ...], methods: tuple[str, ...]) -> None:
+    """ValueError for numbers of servers or methods there are not, before anything is read."""
+    from typing import get_args
+
+    from operators.batann.settings import MOST_SERVERS, Method
+
+    for count in servers:
+        if not 1 <= count <= MOST_SERVERS:
+            raise ValueError(f"servers (={count}): expected 1 to {MOST_SERVERS}")
+    for method in methods:
+        if method not in get_args(Method):
+            raise ValueError(f"methods (={method!r}): expected some of {', '.join(get_args(Method))}")
+
+
+def _fitting(data: "Stored", settings: Settings) -> Settings:
+    """Settings that can index these vectors, before anything is built; ValueError where they cannot.
+
+    Below 32 dimensions the default of `pq_chunks` becomes one a dimension; any other number is the user's own.
+    """
+    from operators.batann.layout import record_bytes
+
+    d = data.vectors.shape[1]
+    record_bytes(d, data.dtype, settings.R)
+    if settings.pq_chunks <= d:
+        return settings
+    if settings.pq_chunks != Settings.model_fields["pq_chunks"].default:
+        raise ValueError(
+            f"pq_chunks (={settings.pq_chunks}): expected 1 to the dimension (={d}), as in --set pq_chunks={d}"
+        )
+    log.info("pq_chunks: %d, one a dimension, in place of the default %d", d, settings.pq_chunks)
+    return settings.with_values([f"pq_chunks={d}"])
 
 
 def _verify(folder: Path) -> None:

@@ -42,7 +42,7 @@ def check_metric(metric: str) -> None:
 def stored(x: np.ndarray, metric: str = "l2") -> Stored:
     """The vectors an index of `metric` keeps for `x (n, dim_in)`."""
     check_metric(metric)
-    check_vectors(x)
+    check_vectors(x, norms=metric == "l2")
     if metric == "l2":
         return Stored(np.ascontiguousarray(x), metric, x.shape[1])
     rows = x.astype(np.float64)
@@ -64,7 +64,7 @@ def prepare_queries(queries: np.ndarray, meta: "Stored | Meta") -> np.ndarray:
     if meta.metric == "l2":
         return check_queries(queries, meta.dim_in, np.dtype(meta.dtype))
     queries = np.atleast_2d(np.asarray(queries))
-    check_vectors(queries, "queries")
+    check_vectors(queries, "queries", norms=False)
     if queries.shape[1] != meta.dim_in:
         raise ValueError(f"queries: {queries.shape[1]} dimensions; expected the index's {meta.dim_in}")
     rows = queries.astype(np.float64)

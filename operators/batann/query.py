@@ -181,20 +181,26 @@ def summary(result: "Result", truth: np.ndarray | None = None) -> Iterator[str]:
 
 def explained(number: int, outcome: Outcome) -> Iterator[str]:
     """The path of one query: a line a visit of a server, with the nodes explored there and when."""
-    visits: dict[int, tuple[int, list[tuple[int, int]]]] = {}
+    visits: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for answer in outcome.answers:
+        visits |= {(visit, server): [] for visit, server in enumerate(answer.history)}
     for visit, server, node, us in outcome.trace:
-        visits.setdefault(visit, (server, []))[1].append((node, us))
+        visits.setdefault((visit, server), []).append((node, us))
     reason = f" ({outcome.reason})" if outcome.reason else ""
-    explored = sum(len(steps) for _, steps in visits.values())
     yield (
-        f"query {number}: {outcome.status}{reason}, {outcome.latency_us / 1e3:.2f} ms, {len(visits)} visits,"
-        f" {explored} nodes explored, first asked: server {outcome.first_server}"
+        f"query {number}: {outcome.status}{reason}, {outcome.latency_us / 1e3:.2f} ms,"
+        f" {_counted(len(visits), 'visit')}, {_counted(len(outcome.trace), 'node')} explored,"
+        f" first asked: server {outcome.first_server}"
     )
-    for visit, (server, steps) in sorted(visits.items()):
+    for (visit, server), steps in sorted(visits.items()):
         nodes = ", ".join(f"{node} (+{us} us)" for node, us in steps)
-        yield f"  visit {visit}: server {server}: {nodes}"
+        yield f"  visit {visit}: server {server}: {nodes or 'no node explored here'}"
     pairs = zip(outcome.ids, outcome.dists, strict=True)
     yield "  answer: " + ", ".join(f"{node} ({dist:g})" for node, dist in pairs)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def write_answers(result: "Result", path: Path) -> None:

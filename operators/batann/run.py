@@ -230,22 +230,30 @@ class Run:
         return result
 
     def _note(
-        self, result: "Result", numbers: "np.ndarray", config: dict[str, Any], expected: "np.ndarray | None" = None
+        self,
+        result: "Result",
+        numbers: "np.ndarray",
+        config: dict[str, Any],
+        expected: "np.ndarray | None" = None,
+        afterwards: int = 0,
     ) -> None:
+        """Rows of a run; `expected` are all queries' undisturbed ids, `afterwards` bad answers once it was over."""
         import numpy as np
         import polars as pl
+
+        from operators.batann.faulted import bad_answers
 
         hits = (result.ids[:, :, None] == self._truth[numbers][:, None, :]).any(2).sum(1)
         schemas, fixed = _schemas(), [pl.lit(value).alias(name) for name, value in config.items()]
         answered = result.stats.drop("history")
         ok = (answered["status"] == "ok").to_numpy()
-        same = np.ones(len(numbers), bool) if expected is None else (result.ids == expected[numbers]).all(1)
+        expected = None if expected is None else expected[numbers]
+        same = np.ones(len(numbers), bool) if expected is None else (result.ids == expected).all(1)
         rows = answered.with_columns(
             *fixed, hits=pl.Series(hits), correct=pl.Series(same | ~ok), query=pl.Series(numbers)
         )
         self.tables["runs"].append(rows.select(pl.col(name).cast(kind) for name, kind in schemas["runs"].items()))
-        failed = answered.filter((pl.col("status") != "ok") & (pl.col("reason") == "")).height
-        bad = int((~same & ok).sum()) + failed + (int((~ok).sum()) if config["replicas"] > 1 else 0)
+        bad = bad_answers(result, expected, replicas=config["replicas"], fault=config["fault"]) + afterwards
         summary = config | {
             "queries": len(numbers), "recall": float(hits.sum() / (len(numbers) * self._truth.shape[1])),
             "qps": len(numbers) / result.took_s, "steady_qps": result.steady_qps, "late": result.client["late"],
@@ -413,7 +421,9 @@ class Run:
     def _fault(self, name: str, schedule: tuple, S: int, W: int, replicas: int) -> None:
         import numpy as np
 
-        beam = self._beam("baton", S, W)
+        from operators.batann.faulted import bad_after_restart
+
+        beam, afterwards = self._beam("baton", S, W), 0
         config = self._config("fault", "baton", S, W, beam.L, 0, replicas=replicas, fault=name, iops_cap=0.0)
         numbers = np.arange(FAULT_QUERIES) % len(self._queries)
         with self._start("baton", S, replicas=replicas, iops_cap=0) as cluster:
@@ -422,7 +432,10 @@ class Run:
                 self._queries[numbers], self._settings.k, beam.L, W, mem_l=self._settings.mem_l, schedule=schedule,
                 timeout_s=self._settings.timeout_s,
             )  # fmt: skip
-            self._note(result, numbers, config, expected)
+            if name == "kill" and replicas == 1:
+                killed = [fault.server for fault in schedule]
+                afterwards = bad_after_restart(cluster, killed, self._queries, expected, beam, self._settings)
+        self._note(result, numbers, config, expected, afterwards)
 
 
 if __name__ == "__main__":

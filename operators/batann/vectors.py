@@ -18,6 +18,7 @@ VECS = {".fvecs": "<f4", ".bvecs": "uint8"}
 SUFFIXES = (*BIN, *VECS, ".npy", ".parquet")
 BLOCK = 65_536
 HEADER = 8
+MOST_SQUARED_NORM = float(np.finfo(np.float32).max) / 4.01  # two such vectors are at most four times that apart
 
 
 class VectorFileError(ValueError):
@@ -62,9 +63,9 @@ def open_vectors(path: Path | str) -> VectorFile:
 
 
 def read_vectors(path: Path | str, start: int = 0, count: int | None = None) -> np.ndarray:
-    """`open_vectors(path).rows(start, count)`, checked for NaN and infinity."""
+    """`open_vectors(path).rows(start, count)`, checked for NaN and infinity; norms are the metric's to judge."""
     rows = open_vectors(path).rows(start, count)
-    check_vectors(rows, str(path))
+    check_vectors(rows, str(path), norms=False)
     return rows
 
 
@@ -99,8 +100,12 @@ def write_truth(path: Path | str, ids: np.ndarray, dists: np.ndarray) -> None:
         file.write(np.ascontiguousarray(dists, "<f4").data)
 
 
-def check_vectors(x: np.ndarray, name: str = "x") -> None:
-    """ValueError unless `x` is a non-empty `(n, d)` array of uint8, int8 or finite float32."""
+def check_vectors(x: np.ndarray, name: str = "x", *, norms: bool = True) -> None:
+    """ValueError unless `x` is a non-empty `(n, d)` array of uint8, int8 or finite float32.
+
+    `norms`: also refuse a float32 row so long that squared distances to it overflow float32; cosine and inner product
+    scale the rows first and need no such limit.
+    """
     if not isinstance(x, np.ndarray) or x.ndim != 2:
         shape = getattr(x, "shape", type(x).__name__)
         raise ValueError(f"{name}: {shape}; expected an array (n, d)")
@@ -115,6 +120,24 @@ def check_vectors(x: np.ndarray, name: str = "x") -> None:
                 row, column = np.argwhere(~finite)[0]
                 value = x[at + row, column]
                 raise ValueError(f"{name}: row {at + row}, dimension {column} is {value}; expected finite values")
+        if norms:
+            _check_norms(x, name)
+
+
+def _check_norms(x: np.ndarray, name: str) -> None:
+    """ValueError naming the first row whose squared norm is above `MOST_SQUARED_NORM`."""
+    largest = max(float(x.max()), -float(x.min()))
+    if largest**2 * x.shape[1] <= MOST_SQUARED_NORM:
+        return
+    for at in range(0, len(x), BLOCK):
+        rows = x[at : at + BLOCK].astype(np.float64)
+        squared = np.einsum("ij,ij->i", rows, rows)
+        if (squared > MOST_SQUARED_NORM).any():
+            row = int(np.argmax(squared > MOST_SQUARED_NORM))
+            raise ValueError(
+                f"{name}: row {at + row} has a squared norm of {squared[row]:.3g}; expected at most"
+                f" {MOST_SQUARED_NORM:.3g}, as squared distances overflow float32 above"
+            )
 
 
 def check_queries(queries: np.ndarray, d: int, dtype: np.dtype) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Real server processes: every mode, budgets, faults by real signals. What cannot be answered fails with a reason."""
 
+import re
 import shutil
 import socket
 import struct
@@ -10,6 +11,7 @@ import pytest
 from operators.batann.actors import Cluster, EpochMismatch
 from operators.batann.engine import native_core
 from operators.batann.layout import IndexCorrupt
+from operators.batann.query import explained
 from operators.batann.settings import Fault
 from operators.batann.transport import PortInUse
 from tests.batann import folders
@@ -117,6 +119,22 @@ def test_explain_names_servers_nodes_and_times(alone, three):
     servers = dict.fromkeys((visit, server) for visit, server, _, _ in outcome.trace)
     assert len(outcome.trace) == alone[2][0] == outcome.answers[0].counters["hops"]
     assert {server for _, server in servers} <= set(outcome.answers[0].history)
+
+
+def test_explain_shows_every_visit_also_those_that_explored_nothing(three):
+    outcomes = [three.explain(query, 10, 30, 1) for query in folders.queries(20)]
+    for outcome in outcomes:
+        head, *lines = explained(4, outcome)
+        history = outcome.answers[0].history
+        shown = [re.match(r"  visit (\d+): server (\d+): ", line) for line in lines[:-1]]
+        assert [(int(found[1]), int(found[2])) for found in shown] == list(enumerate(history))
+        assert (
+            f" ms, {len(history)} visit{'s' if len(history) > 1 else ''}, {len(outcome.trace)} nodes explored" in head
+        )
+    empty = [len({step[0] for step in found.trace}) < len(found.answers[0].history) for found in outcomes]
+    assert any(empty)  # a query that begins on a server that owns none of its head's nodes
+    idle = next(outcome for outcome, some in zip(outcomes, empty, strict=True) if some)
+    assert any("no node explored" in line for line in explained(4, idle))
 
 
 @pytest.mark.parametrize(

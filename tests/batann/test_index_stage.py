@@ -57,7 +57,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def build(traced: Path, folder: Path, **change):
     settings = Settings(**SMALL | change)
     inputs = {"base": traced / "base.u8bin", "query": traced / "query.u8bin", "truth": traced / "truth.parquet"}
-    index.main(settings=settings, dir=folder, **inputs)
+    index.main(settings=settings, dir=folder, shards=True, **inputs)
     return pl.read_parquet(folder / "build.parquet")
 
 
@@ -112,7 +112,7 @@ def test_a_second_run_keeps_everything_and_a_changed_setting_what_it_does_not_to
 
 @pytest.mark.parametrize("at", ["pq.npz", "graph.npz", "layout_gp_1"])
 def test_a_build_killed_after_any_step_goes_on_and_ends_the_same(traced, built, tmp_path, at):
-    arguments = ("--base", str(traced / "base.u8bin"), "--dir", str(tmp_path / "index"), "--no-shards")
+    arguments = ("--base", str(traced / "base.u8bin"), "--dir", str(tmp_path / "index"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command("index", *arguments), stderr=subprocess.PIPE, env=environment)
     deadline = time.monotonic() + WAIT_S
@@ -160,7 +160,33 @@ def test_other_metrics_and_types_go_all_the_way(tmp_path):
     assert (found.meta.metric, found.meta.d, found.meta.dim_in, found.meta.dtype) == ("ip", 25, 24, "float32")
     assert found.meta.scale == pytest.approx(np.linalg.norm(x, axis=1).max())
     write_bin(tmp_path / "x.i8bin", (x.astype(np.int16) - 5).astype(np.int8))
-    index.main(
-        settings=settings.with_values(["metric=l2"]), base=tmp_path / "x.i8bin", dir=tmp_path / "i8", shards=False
-    )
+    index.main(settings=settings.with_values(["metric=l2"]), base=tmp_path / "x.i8bin", dir=tmp_path / "i8")
     assert open_index(tmp_path / "i8" / "layout_kmeans_2").meta.dtype == "int8"
+    assert not list((tmp_path / "i8").glob("shards_*"))  # only on request
+
+
+@pytest.mark.parametrize(
+    ("d", "change", "options", "words"),
+    [
+        (8, {}, {"servers": [0]}, r"servers \(=0\): expected 1 to 256"),
+        (8, {}, {"servers": [2, 257]}, r"servers \(=257\): expected 1 to 256"),
+        (8, {}, {"methods": ["gpp"]}, r"methods \(='gpp'\): expected some of gp, "),
+        (8, {"pq_chunks": 40}, {}, r"pq_chunks \(=40\): expected 1 to the dimension \(=8\), as in --set pq_chunks=8"),
+        (1500, {}, {}, r"record: 60\d\d bytes \(d=1500 float32, R=16\); expected at most 4096"),
+    ],
+)
+def test_what_cannot_be_indexed_is_refused_before_anything_is_built(tmp_path, d, change, options, words):
+    np.save(tmp_path / "x.npy", np.ones((300, d), np.float32))
+    with pytest.raises(ValueError, match=words):
+        index.main(settings=Settings(**SMALL | change), base=tmp_path / "x.npy", dir=tmp_path / "index", **options)
+    assert not (tmp_path / "index").exists()
+
+
+def test_below_32_dimensions_the_default_is_a_byte_a_dimension(tmp_path):
+    np.save(tmp_path / "x.npy", vectors(600)[:, :24].astype(np.float32))
+    settings = Settings(**{name: value for name, value in SMALL.items() if name != "pq_chunks"})
+    options = {"servers": [2], "methods": ["kmeans"]}
+    index.main(settings=settings, base=tmp_path / "x.npy", dir=tmp_path / "index", **options)
+    assert open_index(tmp_path / "index" / "layout_kmeans_2").meta.d == 24
+    with np.load(tmp_path / "index" / "codes.npz") as made:
+        assert made["codes"].shape == (600, 24)

@@ -66,7 +66,7 @@ def peers() -> pl.DataFrame:
         row(bench="mem", case="search, n", ours="ours", peer="hnswlib", unit="queries/s", ours_samples=[3.0, 4.0],
             peer_samples=[2.0, 2.0], higher_is_better=True, bar=1.3),
         row(bench="disk", case="search", ours="ours", peer="diskannpy-ssd", unit="queries/s", reason="not installed"),
-        row(bench="transport", case="hand-offs a second", ours="sockets", peer="Ray calls", unit="1/s",
+        row(bench="transport", case="hand-offs a second, batch 1", ours="sockets", peer="Ray calls", unit="1/s",
             ours_samples=[40_000.0], peer_samples=[2_000.0], higher_is_better=True, bar=10.0),
         row(bench="transport", case="one way, 4 KiB", ours="sockets", peer="bar", unit="us", ours_samples=[40.0],
             peer_samples=[60.0], bar=1.0),

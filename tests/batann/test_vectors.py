@@ -5,7 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from operators.batann import index
+from operators.batann.metric import prepare_queries, stored
+from operators.batann.settings import Settings
 from operators.batann.vectors import (
+    MOST_SQUARED_NORM,
     VectorFileError,
     check_queries,
     check_vectors,
@@ -143,3 +147,30 @@ def test_neighbour_files_there_and_back(tmp_path):
     (tmp_path / "t.ibin").write_bytes((tmp_path / "t.ibin").read_bytes() + b"x")
     with pytest.raises(VectorFileError, match="expected 288 for 7 x 5 neighbours"):
         read_truth(tmp_path / "t.ibin")
+
+
+def test_a_vector_whose_distances_overflow_is_refused_by_its_row():
+    x = np.ones((5, 12), np.float32)
+    x[3] = 1e25
+    for check in (check_vectors, stored, lambda rows: check_queries(rows, 12, np.dtype(np.float32))):
+        with pytest.raises(ValueError, match=r"row 3 has a squared norm of 1.2e\+51; expected at most 8.49e\+37"):
+            check(x)
+    for metric in ("cosine", "ip"):  # these are scaled first
+        assert np.isfinite(stored(x, metric).vectors).all()
+        assert np.isfinite(prepare_queries(x, stored(x, metric))).all()
+
+
+def test_the_longest_vectors_that_pass_have_finite_distances_to_each_other():
+    x = np.zeros((2, 12), np.float32)
+    x[0], x[1] = 0.999 * (MOST_SQUARED_NORM / 12) ** 0.5, -0.999 * (MOST_SQUARED_NORM / 12) ** 0.5
+    check_vectors(x)
+    assert np.isfinite(((x[0] - x[1]) ** 2).sum(dtype=np.float32))
+
+
+def test_the_command_that_indexes_names_the_row(tmp_path):
+    x = np.ones((300, 12), np.float32)
+    x[299, 5] = -1e25
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(ValueError, match="row 299 has a squared norm"):
+        index.main(settings=Settings(), base=tmp_path / "x.npy", dir=tmp_path / "index")
+    assert not (tmp_path / "index").exists()
