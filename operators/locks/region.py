@@ -114,9 +114,9 @@ class Region:
         native = load()
         core = native.Core()
         _raise(core.open(str(path)), path)
-        if slot is not None and not 0 <= slot < core.max_procs:
+        if slot is not None and not (_whole(slot) and 0 <= slot < core.max_procs):
             core.close()
-            raise LocksError(f"slot (={slot}): expected 0 to {core.max_procs - 1}")
+            raise LocksError(f"slot (={slot!r}): expected None or an int from 0 to {core.max_procs - 1}")
         region = cls(core, Path(path))
         if core.rebooted():
             region.recover_all()
@@ -230,8 +230,8 @@ class Region:
         """What became of the last call of `slot` (default: ours): detectable after any crash and recovery."""
         core = self.alive()
         slot = core.slot if slot is None else slot
-        if not 0 <= slot < core.max_procs:
-            raise LocksError(f"slot (={slot}): expected 0 to {core.max_procs - 1}")
+        if not (_whole(slot) and 0 <= slot < core.max_procs):
+            raise LocksError(f"slot (={slot!r}): expected None or an int from 0 to {core.max_procs - 1}")
         done, seq, result = core.status(slot)
         return Status("done" if done else "not_started", seq, tuple(result))
 
@@ -254,8 +254,12 @@ def _raise(why: str, path: Path | str) -> None:
     raise KINDS[kind](text)
 
 
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _positive(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not _whole(value) or value < 1:
         raise LocksError(f"{name} (={value!r}): expected an int >= 1")
 
 

@@ -104,10 +104,14 @@ def test_slots(tmp_path):
             Region.attach(first.path)
         with pytest.raises(NoFreeSlot, match="slot 1 is taken by live process"):
             Region.attach(first.path, slot=1)
-        with pytest.raises(LocksError, match=r"slot \(=2\): expected 0 to 1"):
+        with pytest.raises(LocksError, match=r"slot \(=2\): expected None or an int from 0 to 1"):
             Region.attach(first.path, slot=2)
-        with pytest.raises(LocksError, match=r"slot \(=9\)"):
-            first.last_call(9)
+        for wrong in ("a", 1.0, True, -1):
+            with pytest.raises(LocksError, match=rf"slot \(={wrong!r}\): expected None or an int from 0 to 1"):
+                Region.attach(first.path, slot=wrong)
+        for wrong in (9, "a"):
+            with pytest.raises(LocksError, match=rf"slot \(={wrong!r}\)"):
+                first.last_call(wrong)
 
 
 def test_objects_are_found_again_by_name_and_by_order(tmp_path):

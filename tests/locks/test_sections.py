@@ -130,6 +130,13 @@ def test_what_cannot_be_a_section_is_refused_with_file_line_and_reason(region, t
     assert reason in str(caught.value)
 
 
+def test_a_section_without_source_says_that_the_source_is_needed(region):
+    scope = {"section": section, "cells": region.cells(1), "locks": region.locks(1)}
+    exec("@section\ndef bare(tx):\n    with tx.lock(locks[0]):\n        cells[0] += 1\n", scope)
+    with pytest.raises(TransformError, match=r"<string>:1: the source is needed .* define it in a file"):
+        scope["bare"].call(region)
+
+
 def test_stores_and_reads_need_a_lock(region):
     cells, locks = region.cells(1), region.locks(1)
 
