@@ -27,6 +27,7 @@ from operators.locks.handles import Cells, Locks, Pool
 
 MiB = 2**20
 PERSIST = ("process", "clwb", "msync")
+POOL = 3  # kind of an object, native/core.h
 CELL_MIN, CELL_MAX = -(2**43), 2**43 - 1
 KINDS = {"exists": RegionExists, "corrupt": RegionCorrupt, "noslot": NoFreeSlot, "mismatch": SectionMismatch}
 KINDS |= {"full": RegionFull, "value": LocksError}
@@ -186,7 +187,7 @@ class Region:
         _positive("node_fields", node_fields)
         _positive("capacity", capacity)
         name = self._name("pool", name)
-        base = self._object(name, 3, capacity, node_fields, 0)
+        base = self._object(name, POOL, capacity, node_fields, 0)
         return Pool(
             self, name, base, capacity, node_fields, self.cells(self.core.max_procs + 2, name=f"{name[:50]}.free")
         )
@@ -203,9 +204,11 @@ class Region:
         core = self.alive()
         found = core.find(name)
         if found is None:
-            base = core.object(name, kind, n, stride, init)
+            big = max(n, stride) >= 2**63
+            base = -1 if big else core.object(name, kind, n, stride, init)
             if base in OBJECT_ERRORS:
-                raise RegionFull(f"{name}: {OBJECT_ERRORS[base]} for {n} x {stride}")
+                asked = f"node_fields (={stride}) x capacity (={n})" if kind == POOL else f"n (={n})"
+                raise RegionFull(f"{name}: {OBJECT_ERRORS[base]} for {asked}")
             found = core.find(name)
         if found[0] != kind or found[2:] != (n, stride):
             raise LocksError(f"{name}: is there with n = {found[2]}, {found[3]} fields; asked for n = {n}, {stride}")
