@@ -94,6 +94,8 @@ def kills(table: pl.DataFrame) -> Chart:
         axes[0, 1].plot(one["done_per_s"], one["wrong"], label=LABELS[name], **LOOK[name])
     axes[0, 0].set(xlabel="SIGKILLs done (1/s)", ylabel="calls of all workers (million/s)")
     axes[0, 1].set(xlabel="SIGKILLs done (1/s)", ylabel="lost + doubled calls, stuck locks,\nwrong balances (count)")
+    for axis in axes.flat:  # few points: an axis fitted to them would show noise between two runs as a trend
+        axis.set_xlim(left=0, right=1.1 * max(1, frame["done_per_s"].max()))
     axes[0, 0].set_ylim(bottom=0)
     axes[0, 1].set_ylim(bottom=-0.05 * max(1, frame["wrong"].max()))
     axes[0, 1].yaxis.get_major_locator().set_params(integer=True)

@@ -62,8 +62,12 @@ def compile_section(
     locks: str | None = None,
 ) -> Program:
     """Compile `function(tx, ...)` with the handles it refers to bound; TransformError where that is impossible."""
-    file, first = inspect.getsourcefile(function) or "<unknown>", function.__code__.co_firstlineno
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    file, first = inspect.getsourcefile(function) or function.__code__.co_filename, function.__code__.co_firstlineno
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):  # typed at a prompt, piped into python, made by exec or built in
+        raise TransformError(file, first, "the source is needed to make a section; define it in a file") from None
+    tree = ast.parse(textwrap.dedent(source))
     node = tree.body[0]
     if not isinstance(node, ast.FunctionDef):
         raise TransformError(file, first, "a section is a plain function (def)")

@@ -14,13 +14,12 @@ from typing import Any
 from operators.locks.core import load
 from operators.locks.errors import LocksError
 from operators.locks.handles import Cells, Pool
-from operators.locks.region import Region, _raise
+from operators.locks.region import POOL, Region, _raise
 
 STATES = ("free", "running", "committed", "done", "aborted")
 OWNERS = ("free", "alive", "dead", "stopped")
 H_PROCS, H_DPP, H_LOG, H_DESC, H_NLOCKS_USED, H_DIR, H_NDIR = 4, 5, 6, 16, 72, 19, 20  # native/core.h
 DESCRIPTOR_WORDS, R_KIND, R_N, R_STRIDE, R_BASE = 24, 8, 9, 10, 11
-POOL = 3
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,13 @@ class Examination:
     held: tuple[tuple[int, int, str], ...]
     pending: tuple[tuple[int, int, str, str], ...]
     pools: tuple[tuple[str, int, int], ...]  # name, nodes, free or never used (exact when nobody works)
+    damage: tuple[str, ...] = ()  # what no process can have written
 
     @property
     def healthy(self) -> bool:
-        """No lock held by a dead process, nothing of a dead process pending, and the machine is the same since."""
+        """No damage, no lock and no descriptor left by a dead process, and the machine is the same since."""
         owners = [owner for *_, owner in self.held] + [owner for _, _, owner, _ in self.pending]
-        return not ("dead" in owners or self.rebooted)
+        return not ("dead" in owners or self.rebooted or self.damage)
 
     def __str__(self) -> str:
         used = [f"{slot} {owner}" for slot, owner in self.slots if owner != "free"]
@@ -46,8 +46,12 @@ class Examination:
         for number, slot, owner, state in self.pending:
             lines.append(f"descriptor {number} of slot {slot}: {state}, its process is {owner}")
         lines += [f"pool {name}: {free} of {n} nodes free" for name, n, free in self.pools]
+        lines += [f"damaged: {what}" for what in self.damage]
         if self.rebooted:
             lines.append("the machine was started anew since: recover_all must run before new work")
+        if self.damage:
+            lines.append("damaged: recovery cannot mend this; make the region anew")
+            return "\n".join(lines)
         lines.append("healthy" if self.healthy else "needs repair: --repair, or attach to the dead slots")
         return "\n".join(lines)
 
@@ -69,13 +73,15 @@ def examine(path: Path | str) -> Examination:
             state = core.word(layout[H_DESC] + number * (DESCRIPTOR_WORDS + log_len)) & 0xFF
             if STATES[state] in ("running", "committed"):
                 pending.append((number, number // dpp, slots[number // dpp][1], STATES[state]))
-        return Examination(core.rebooted(), slots, tuple(held), tuple(pending), tuple(_pools(core, layout)))
+        pools, damage = _pools(core, layout, exact=all(owner in ("free", "dead") for _, owner in slots))
+        return Examination(core.rebooted(), slots, tuple(held), tuple(pending), tuple(pools), tuple(damage))
     finally:
         core.close()
 
 
-def _pools(core: Any, layout: list[int]) -> list[tuple[str, int, int]]:
-    found = []
+def _pools(core: Any, layout: list[int], *, exact: bool) -> tuple[list[tuple[str, int, int]], list[str]]:
+    """Pools with their free nodes, and what is wrong with them; lists that change meanwhile are no proof (`exact`)."""
+    found, damage = [], []
     for entry in range(layout[H_NDIR]):
         at = core.word(layout[H_DIR] + entry)
         if not at:
@@ -89,8 +95,20 @@ def _pools(core: Any, layout: list[int]) -> list[tuple[str, int, int]]:
         shell = Region.__new__(Region)
         shell.core = core
         pool = Pool(shell, name, base, n, stride, Cells(shell, f"{name}.free", free[1], free[2]))
-        found.append((name, n, pool.free_nodes()))
-    return found
+        used = pool.free.to_list()[-1]
+        if not 0 <= used <= n:
+            damage.append(f"pool {name}: {used} nodes handed out; expected 0 to {n}")
+            continue
+        try:
+            count = pool.free_nodes()
+        except IndexError as error:
+            count, wrong = 0, f"pool {name}: a free list leads nowhere: {error}"
+        else:
+            wrong = f"pool {name}: {count} nodes free; expected at most {n}" if count > n else ""
+        if wrong and exact:
+            damage.append(wrong)
+        found.append((name, n, min(count, n)))
+    return found, damage
 
 
 def main(argv: list[str] | None = None) -> None:

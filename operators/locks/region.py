@@ -27,6 +27,7 @@ from operators.locks.handles import Cells, Locks, Pool
 
 MiB = 2**20
 PERSIST = ("process", "clwb", "msync")
+POOL = 3  # kind of an object, native/core.h
 CELL_MIN, CELL_MAX = -(2**43), 2**43 - 1
 KINDS = {"exists": RegionExists, "corrupt": RegionCorrupt, "noslot": NoFreeSlot, "mismatch": SectionMismatch}
 KINDS |= {"full": RegionFull, "value": LocksError}
@@ -114,9 +115,9 @@ class Region:
         native = load()
         core = native.Core()
         _raise(core.open(str(path)), path)
-        if slot is not None and not 0 <= slot < core.max_procs:
+        if slot is not None and not (_whole(slot) and 0 <= slot < core.max_procs):
             core.close()
-            raise LocksError(f"slot (={slot}): expected 0 to {core.max_procs - 1}")
+            raise LocksError(f"slot (={slot!r}): expected None or an int from 0 to {core.max_procs - 1}")
         region = cls(core, Path(path))
         if core.rebooted():
             region.recover_all()
@@ -186,7 +187,7 @@ class Region:
         _positive("node_fields", node_fields)
         _positive("capacity", capacity)
         name = self._name("pool", name)
-        base = self._object(name, 3, capacity, node_fields, 0)
+        base = self._object(name, POOL, capacity, node_fields, 0)
         return Pool(
             self, name, base, capacity, node_fields, self.cells(self.core.max_procs + 2, name=f"{name[:50]}.free")
         )
@@ -203,9 +204,11 @@ class Region:
         core = self.alive()
         found = core.find(name)
         if found is None:
-            base = core.object(name, kind, n, stride, init)
+            big = max(n, stride) >= 2**63
+            base = -1 if big else core.object(name, kind, n, stride, init)
             if base in OBJECT_ERRORS:
-                raise RegionFull(f"{name}: {OBJECT_ERRORS[base]} for {n} x {stride}")
+                asked = f"node_fields (={stride}) x capacity (={n})" if kind == POOL else f"n (={n})"
+                raise RegionFull(f"{name}: {OBJECT_ERRORS[base]} for {asked}")
             found = core.find(name)
         if found[0] != kind or found[2:] != (n, stride):
             raise LocksError(f"{name}: is there with n = {found[2]}, {found[3]} fields; asked for n = {n}, {stride}")
@@ -230,8 +233,8 @@ class Region:
         """What became of the last call of `slot` (default: ours): detectable after any crash and recovery."""
         core = self.alive()
         slot = core.slot if slot is None else slot
-        if not 0 <= slot < core.max_procs:
-            raise LocksError(f"slot (={slot}): expected 0 to {core.max_procs - 1}")
+        if not (_whole(slot) and 0 <= slot < core.max_procs):
+            raise LocksError(f"slot (={slot!r}): expected None or an int from 0 to {core.max_procs - 1}")
         done, seq, result = core.status(slot)
         return Status("done" if done else "not_started", seq, tuple(result))
 
@@ -254,8 +257,12 @@ def _raise(why: str, path: Path | str) -> None:
     raise KINDS[kind](text)
 
 
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _positive(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not _whole(value) or value < 1:
         raise LocksError(f"{name} (={value!r}): expected an int >= 1")
 
 

@@ -86,6 +86,122 @@ def test_damaged_foreign_and_newer_regions_are_refused_by_field(tmp_path, word, 
         Region.attach(path)
 
 
+def _set(path, word, value):
+    with open(path, "r+b") as file:
+        file.seek(8 * word)
+        file.write(value.to_bytes(8, "little"))
+
+
+def _get(path, word):
+    with open(path, "rb") as file:
+        file.seek(8 * word)
+        return int.from_bytes(file.read(8), "little")
+
+
+DIRECTORY, SECTIONS, LOCKS, DESCRIPTORS = 19, 21, 17, 16  # header words that say where these begin
+DAMAGE = {
+    "directory": ((DIRECTORY, 0), 2**40, r"directory entry 0: place is 1099511627776 .*; expected at most"),
+    "object base": ((DIRECTORY, 0, 11), 2**60, "object 0: base is"),
+    "object length": ((DIRECTORY, 0, 9), 2**60, "object 0: n is"),
+    "object fields": ((DIRECTORY, 0, 10), 2**63, "object 0: fields of a node is"),
+    "object kind": ((DIRECTORY, 0, 8), 77, "object 0: kind is 77"),
+    "section": ((SECTIONS, 0), 2**40, "section entry 0: place is"),
+    "section length": ((SECTIONS, 0, 20), 2**40, "section 0: length is"),
+    "section code": ((SECTIONS, 0, 24), 0xFF, "section 0: .*unknown operation"),
+    "owner": ((LOCKS, 2), 4000, "lock 2: owner is 4000 .*; expected at most 8"),
+    "updates": ((DESCRIPTORS, 0), 1 << 20 | 4095 << 8 | 2, "descriptor 0: committed updates is 4095"),
+    "phase": ((DESCRIPTORS, 0), 1 << 20 | 77, "descriptor 0: state is 77"),
+    "locks in use": ((), 2**33, "locks in use is"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damage_behind_the_header_is_refused_by_name(tmp_path, what):
+    place, value, words = DAMAGE[what]
+    with small(tmp_path) as region:
+        workload.transfer_on(region, accounts=4)[0].call(region, 0, 1, 5, 0)
+        path = region.path
+    word = 72
+    if place:
+        word = _get(path, place[0]) + place[1]
+        word = _get(path, word) + place[2] if len(place) == 3 else word
+    _set(path, word, value)
+    with pytest.raises(RegionCorrupt, match=words):
+        Region.attach(path)
+    with pytest.raises(RegionCorrupt, match=words):
+        examine(path)
+    done = subprocess.run(
+        [sys.executable, "-m", "operators.locks.doctor", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_committed_update_that_leads_nowhere_is_refused(tmp_path):
+    with small(tmp_path) as region:
+        workload.transfer_on(region, accounts=4)[0].call(region, 0, 1, 5, 0)
+        path = region.path
+    top = _get(path, DESCRIPTORS) + 2 * (24 + 64)  # the first call uses descriptor 1 of its slot
+    state = top - 24 - 64
+    assert _get(path, state) & 0xFF == 3
+    _set(path, state, _get(path, state) - 1)  # DONE again COMMIT
+    Region.attach(path).close()
+    _set(path, state, _get(path, state) & ~0xFF | 2)
+    _set(path, top - 3, 2**50)
+    with pytest.raises(RegionCorrupt, match="descriptor 1: cell of an update is"):
+        Region.attach(path)
+
+
+def test_damage_found_while_helping_ends_the_call_and_not_the_process(tmp_path):
+    script = """
+        import sys
+        from operators.locks import workload
+        from operators.locks.region import Region
+        from tests.locks.test_region import DESCRIPTORS, LOCKS, _get, _set
+        path, what = sys.argv[1:]
+        region = Region.attach(path)
+        transfer, *_ = workload.transfer_on(region, accounts=4)
+        transfer.call(region, 0, 1, 5, 0)
+        lock, other = _get(path, LOCKS), _get(path, DESCRIPTORS) + 7 * (24 + 64)  # descriptor 7 belongs to nobody
+        owner = 60000 if what == "owner" else 8
+        states = {"updates": 4095 << 8 | 2, "cell": 1 << 8 | 2, "section": 1, "owner": 1}
+        _set(path, other, 1 << 20 | states[what])
+        _set(path, other + 1, 500 if what == "section" else 0)
+        _set(path, other + 24 + 64 - 3, 2**50)
+        for i in range(4):
+            _set(path, lock + i, 9 << 16 | owner)
+        assert transfer.try_call(region, 0, 1, 5, 0) == (False, None)
+        print("alive")
+    """
+    for what in ("owner", "updates", "cell", "section"):
+        with small(
+            tmp_path,
+        ) as region:
+            path = region.path
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script), str(path), what],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == "alive\n", (what, done.returncode, done.stderr)
+        path.unlink()
+
+
+@pytest.mark.parametrize(("field", "value"), [(-1, 2**42), (0, 2**42), (-1, -5 & (2**44 - 1))])
+def test_the_doctor_calls_no_impossible_pool_healthy(tmp_path, field, value):
+    with small(tmp_path) as region:
+        pool = region.pool(3, 10, name="nodes")
+        place, n = pool.free.place[0], len(pool.free)
+        path = region.path
+    assert examine(path).healthy
+    _set(path, place + field % n, value)
+    found = examine(path)
+    assert not found.healthy
+    assert "damaged: pool nodes" in str(found)
+
+
 def test_truncated_regions_are_refused(tmp_path):
     with small(tmp_path) as region:
         path = region.path
@@ -104,10 +220,14 @@ def test_slots(tmp_path):
             Region.attach(first.path)
         with pytest.raises(NoFreeSlot, match="slot 1 is taken by live process"):
             Region.attach(first.path, slot=1)
-        with pytest.raises(LocksError, match=r"slot \(=2\): expected 0 to 1"):
+        with pytest.raises(LocksError, match=r"slot \(=2\): expected None or an int from 0 to 1"):
             Region.attach(first.path, slot=2)
-        with pytest.raises(LocksError, match=r"slot \(=9\)"):
-            first.last_call(9)
+        for wrong in ("a", 1.0, True, -1):
+            with pytest.raises(LocksError, match=rf"slot \(={wrong!r}\): expected None or an int from 0 to 1"):
+                Region.attach(first.path, slot=wrong)
+        for wrong in (9, "a"):
+            with pytest.raises(LocksError, match=rf"slot \(={wrong!r}\)"):
+                first.last_call(wrong)
 
 
 def test_objects_are_found_again_by_name_and_by_order(tmp_path):
@@ -124,8 +244,14 @@ def test_objects_are_found_again_by_name_and_by_order(tmp_path):
             one.cells(0)
         with pytest.raises(RegionFull, match="no room in the region"):
             one.cells(10**7)
-        with pytest.raises(RegionFull, match="no lock words left"):
+        with pytest.raises(RegionFull, match=r"no lock words left for n \(=1000000\)"):
             one.locks(10**6)
+        for fields, capacity in ((2**32, 2**32), (2**63 + 1, 2), (1, 2**64), (2**62, 8)):
+            words = rf"no room in the region for node_fields \(={fields}\) x capacity \(={capacity}\)"
+            with pytest.raises(RegionFull, match=words):
+                one.pool(fields, capacity)
+        with pytest.raises(RegionFull, match="no lock words left"):
+            one.locks(2**63 - 1)
         with pytest.raises(IndexError, match=r"cells-1\[3\]: expected 0 to 2"):
             cells[3]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operators.locks.bytecode import OPS
+from operators.locks.bytecode import OPS, Handle, Program
 from operators.locks.errors import LockOrderError, SectionError, SectionTimeout, TransformError
 from operators.locks.reference import Reference
 from operators.locks.sections import section
@@ -128,6 +128,13 @@ def test_what_cannot_be_a_section_is_refused_with_file_line_and_reason(region, t
         section(scope["make"](region.cells(1), region.locks(1))).compile()
     assert (caught.value.file, caught.value.line) == (str(file), 4)
     assert reason in str(caught.value)
+
+
+def test_a_section_without_source_says_that_the_source_is_needed(region):
+    scope = {"section": section, "cells": region.cells(1), "locks": region.locks(1)}
+    exec("@section\ndef bare(tx):\n    with tx.lock(locks[0]):\n        cells[0] += 1\n", scope)
+    with pytest.raises(TransformError, match=r"<string>:1: the source is needed .* define it in a file"):
+        scope["bare"].call(region)
 
 
 def test_stores_and_reads_need_a_lock(region):
@@ -271,6 +278,40 @@ def test_reentrant_locks_and_results(region):
         assert again.call(region, 1)[1:] == (2, 3, 4)
         assert all(locks.holder(k) is None for k in range(2))
         region._sections.clear()
+
+
+def _record(code, *, handles=(), checks=(), nargs=1, nres=0, wide=()):
+    code = [(OPS[name], *rest) for name, *rest in code]
+    return Program(
+        "made", nargs, nres, "flat", 100, False, "f", code, [1] * len(code), dict(wide), list(handles), list(checks)
+    ).words()
+
+
+RET = ("RET", 0, 0, 0, 0)
+IMMEDIATE = [("CONST64", 0, 0, 0, 0), RET]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (_record([("JMP", 0, 0, 0, 1), *IMMEDIATE, RET]), "instruction 0: jump out of range"),
+        (_record(IMMEDIATE), "runs off its end"),
+        (_record([RET, ("CONST64", 0, 0, 0, 0)]), "constant is missing"),
+        (_record([("LOADC", 0, 0, 0, 0), RET], handles=[Handle(2**40, 1, 1)]), "handle leads out of the region"),
+        (_record([("LOADC", 0, 0, 0, 0), RET], handles=[Handle(0, 4, 1)]), "handle leads out of the region"),
+        (_record([("ADDC", 0, 0, 0, 0), RET], handles=[Handle(9000, 2**40, 1)]), "handle leads out of the region"),
+        (_record([("LOADN", 0, 0, 0, 1), RET], handles=[Handle(9000, 2**32, 2**32)]), "handle leads out of the region"),
+        (_record([("LOCK", 0, 0, 0, 1), RET], handles=[Handle(0, 2**17, 1)]), "handle leads out of the region"),
+        (_record([RET], checks=[(1, 5)]), "check of an argument out of range"),
+        (_record([("ERR", 0, 0, 0, 2**30)]), "unknown error"),
+        ([0] * 7, "sizes do not fit"),
+    ],
+)
+def test_bytecode_that_could_leave_the_region_is_refused(region, record, reason):
+    number, why = region.core.section(record)
+    assert number == -1
+    assert reason in why
+    assert region.core.section(_record([("JMP", 0, 0, 0, 2), *IMMEDIATE, RET]))[1] == ""
 
 
 def test_compiler_and_core_number_their_operations_alike():

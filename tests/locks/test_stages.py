@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from operators.lab.settings import SettingsError
-from operators.locks import evaluate, measures, run, trace, workload
+from operators.locks import charts, evaluate, measures, run, trace, workload
 from operators.locks.settings import Settings
 
 SIZES = Path(__file__).parents[2] / "workflows" / "locks" / "profiles.yaml"
@@ -103,3 +103,14 @@ def test_a_limit_is_no_pass_and_a_missed_mutant_shows():
     assert "violations_px86" not in found
     assert found["mutants_caught"] == 0.0
     assert found["violations_sc"] == 0.0
+
+
+def test_the_kills_figure_counts_from_zero():
+    rows = {"kind": ["soak"] * 2, "impl": ["rflock_flat"] * 2, "kill_rate": [20.0, 20.0], "kills": [345, 380]}
+    rows |= {"seconds": [20.0, 20.0], "ops": [10**6, 2 * 10**6]}
+    rows |= {name: [0, 0] for name in ("lost", "doubled", "stuck", "torn")}
+    figure, _ = charts.kills(pl.DataFrame(rows))
+    for axis in figure.axes:
+        low, high = axis.get_xlim()
+        assert low == 0
+        assert high >= 19

@@ -1,4 +1,5 @@
 // Python's view of the core: a thin shell, nothing is decided here.
+#include <cstring>
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
@@ -89,16 +90,20 @@ NB_MODULE(LOCKS_MODULE, m) {
         s.check(0, H_WORDS);
         return Words(s.c.base, s.c.base + H_LOCKBUMP + 1);
       })
-      .def("word", [](Core &s, uint64_t i) { s.check(i); return lk_word(&s.c, (uint32_t)i); })
-      .def("text", [](Core &s, uint64_t i) { s.check(i, 8); return std::string((const char *)(s.c.base + i)); })
-      .def("read", [](Core &s, uint64_t cell) { s.check(cell); return lk_read(&s.c, (uint32_t)cell); })
+      .def("word", [](Core &s, uint64_t i) { s.check(i); return lk_word(&s.c, i); })
+      .def("text", [](Core &s, uint64_t i) { s.check(i, 8); return [](const char *t) { return std::string(t, strnlen(t, LK_NAME)); }((const char *)(s.c.base + i)); })
+      .def("read", [](Core &s, uint64_t cell) { s.check(cell); return lk_read(&s.c, cell); })
       .def("read_many", [](Core &s, uint64_t cell, uint64_t n) {
         s.check(cell, n);
         std::vector<int64_t> out(n);
-        for (uint64_t i = 0; i < n; i++) out[i] = lk_read(&s.c, (uint32_t)(cell + i));
+        for (uint64_t i = 0; i < n; i++) out[i] = lk_read(&s.c, cell + i);
         return out;
       })
-      .def("lock", [](Core &s, uint64_t i) { s.check(s.c.locks + i); return lk_word(&s.c, s.c.locks + (uint32_t)i); })
+      .def("lock", [](Core &s, uint64_t i) {
+        s.check(0);
+        if (i >= s.c.nlocks) throw nb::value_error("no such lock in the region");
+        return lk_word(&s.c, s.c.locks + i);
+      })
       .def("slot_state", [](Core &s, uint32_t p) { return lk_slot_state(&s.c, p); })
       .def("rebooted", [](Core &s) { return lk_reboot(&s.c) != 0; })
       .def("pretend_reboot", [](Core &s) { s.c.base[H_BOOT0] ^= 1; })

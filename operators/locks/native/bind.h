@@ -22,7 +22,7 @@ struct Core {
     opened = false;
   }
   void check(uint64_t cell, uint64_t n = 1) const {
-    if (!opened || cell + n > c.words)
+    if (!opened || n > c.words || cell > c.words - n)
       throw nanobind::value_error("the region is closed, or the word lies outside it");
   }
 };

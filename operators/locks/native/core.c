@@ -116,7 +116,7 @@ static int tag_in_use(lk_ctx *c, uint64_t self, uint64_t cell, uint64_t tag) {
     if (ld(c, slot_at(c, p) + S_HAZARD) >> SEGMENT_BITS == (cell << LOCKS_TAG_BITS | tag) >> SEGMENT_BITS) return 1;
     for (int half = 0; half < 2; half++) {
       word dref = ld(c, ann_at(c, p, (uint64_t)half) + A_DREF);
-      if (!dref) continue;
+      if (!dref || DAMAGED((dref & 0xffff) >= c->procs * c->dpp)) continue;
       uint64_t d = desc_at(c, dref & 0xffff), top = d + D_LOG + c->log_len;
       if (d == self) continue;
       for (uint32_t u = 1; u * 3 <= c->log_len && u <= LOG_UPDATES; u++) {
@@ -229,6 +229,7 @@ PT_FUNCTION int run_body(lk_ctx *c, run_t *F, const int owner) {
     cas(c, F->D + D_STATE, state_of(F->g, F->flushed, LK_RUN), state_of(F->g, F->nup, LK_COMMIT));
   } else if (phase_of(F->s) == LK_COMMIT || phase_of(F->s) == LK_DONE) {
     /* Somebody committed: take updates and locks from the descriptor. */
+    if (DAMAGED(k_of(F->s) > LOG_UPDATES || 3 * k_of(F->s) > c->log_len)) goto stop;
     F->nup = phase_of(F->s) == LK_COMMIT ? (uint8_t)k_of(F->s) : 0;
     F->flushed = 0;
     QUIET_STEP();
@@ -245,6 +246,10 @@ PT_FUNCTION int run_body(lk_ctx *c, run_t *F, const int owner) {
       if ((F->up_cell[u] | F->up_old[u] | F->up_new[u]) & EMPTY_BIT) F->nup = 0;
     }
     STOP_IF_REUSED()
+    for (uint32_t u = 0; u < F->nup; u++)
+      if (DAMAGED(F->up_cell[u] >= c->words || F->up_cell[u] < c->secs + c->nsecs)) goto stop;
+    for (uint32_t i = 0; i < F->nlocks; i++)
+      if (DAMAGED((F->lock[i] & 0xffff) >= c->nlocks)) goto stop;
   } else goto stop;
   if (F->interpreted || phase_of(F->s) == LK_COMMIT) {
     /* P3: COMMIT before the first cell, also by a runner that only found it. */

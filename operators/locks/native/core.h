@@ -90,8 +90,8 @@ int lk_recover_slot(lk_ctx *c, uint32_t slot, lk_report *out);
 int lks_recover_slot(lk_ctx *c, uint32_t slot, lk_report *out);
 int lk_recover_power(lk_ctx *c, lk_report *out);
 void lk_status(lk_ctx *c, uint32_t slot, lk_result *out);
-int64_t lk_read(lk_ctx *c, uint32_t cell);
-word lk_word(lk_ctx *c, uint32_t index);
+int64_t lk_read(lk_ctx *c, uint64_t cell);
+word lk_word(lk_ctx *c, uint64_t index);
 
 /* region.c */
 int lk_create(const char *path, uint64_t size, uint32_t procs, uint32_t dpp, uint32_t log_len, uint32_t persist,
@@ -109,8 +109,17 @@ int lk_section_id(lk_ctx *c, const char *name); /* the newest of that name, -1 w
 /* Slots of dead processes; everything after a reboot. 1: another process is at the latter. */
 int lk_recover_dead(lk_ctx *c, lk_report *out);
 int lk_section(lk_ctx *c, const word *record, uint64_t words, char *why, int nwhy);
-int lk_verify(const word *record, uint64_t words, char *why, int nwhy);
 enum { LK_CELLS = 1, LK_LOCKSET = 2, LK_POOL = 3 };
+
+/* object record in the region, words */
+enum { LK_NAME = 64, R_KIND = 8, R_N, R_STRIDE, R_BASE, R_INIT, R_WORDS };
+enum { LK_UPDATES = 32 }; /* most updates of a section */
+
+/* verify.c */
+int lk_verify(const lk_ctx *c, const word *record, uint64_t words, char *why, int nwhy);
+int lk_sound(lk_ctx *c, char *why, int nwhy);
+/* Words of read log and update log a section can need; without a bound (a loop) all of the log. */
+void lk_needs(word *record);
 
 /* persist.c */
 int lk_flush_kind(void);

@@ -103,6 +103,9 @@ PT_FUNCTION int interpret(lk_ctx *c, run_t *F, const int owner) {
     F->sec = (uint32_t)(F->w & 0xffff);
     F->policy = (uint8_t)(F->w >> 24);
     F->hslot = (uint32_t)(F->w >> 32);
+    if (DAMAGED(F->sec >= c->nsecs || !c->base[c->secs + F->sec] || F->hslot >= c->procs ||
+                (F->lockrec & 0xffff) >= c->nlocks))
+      goto stop;
     F->resumed = 1;
   } else F->hslot = c->slot;
 #ifndef LOCKS_SIM

@@ -33,6 +33,7 @@ enum {
 #define MUTANT(m) (sim->mutants & (m))
 #define PERSISTENT(c) ((c)->persist)
 #define HAZARDS(c) ((void)(c), sim->hazards)
+#define DAMAGED(condition) 0
 #define LOG_UPDATES 10
 #define LOG_LOADS 14
 /* Values that are not read again would only tell equal states apart. */

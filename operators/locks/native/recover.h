@@ -31,7 +31,7 @@ PT_FUNCTION int call_body(lk_ctx *c, call_t *A, run_t *F) {
       goto leave;
     }
     c->origin->stats.aborts++;
-    if (F->blocked && !c->nohelp) {
+    if (F->blocked && !c->nohelp && !DAMAGED((F->blocked & 0xffff) > c->procs * c->dpp)) {
       /* The lock word again after the generation, or a reused descriptor would be run. */
       STEP();
       A->s = ld(c, desc_at(c, (uint32_t)(F->blocked & 0xffff) - 1) + D_STATE);
@@ -67,7 +67,8 @@ PT_FUNCTION int recover_body(lk_ctx *c, recover_t *R, run_t *F) {
       STEP();
       R->lockrec = ld(c, desc_at(c, R->slot * c->dpp + R->j) + D_LOCK0);
       STEP();
-      if (ld(c, c->locks + (R->lockrec & 0xffff)) != lock_word(R->lockrec >> 16, R->slot * c->dpp + R->j + 1)) {
+      if (DAMAGED((R->lockrec & 0xffff) >= c->nlocks) ||
+          ld(c, c->locks + (R->lockrec & 0xffff)) != lock_word(R->lockrec >> 16, R->slot * c->dpp + R->j + 1)) {
         STEP();
         if (cas(c, desc_at(c, R->slot * c->dpp + R->j) + D_STATE, R->s, (R->s & ~0xffull) | LK_ABORT) == R->s)
           R->rolled_back++;
@@ -123,7 +124,7 @@ PT_FUNCTION int recover_power_body(lk_ctx *c, recover_t *R, run_t *F) {
     if (phase_of(s) != LK_RUN) continue;
     for (int i = -1; i < LK_LOCKS - 1; i++) {
       word rec = ld(c, desc_at(c, R->j) + (i < 0 ? (uint64_t)D_LOCK0 : (uint64_t)(D_LOCKREC + i)));
-      if (rec & EMPTY_BIT) break;
+      if (rec & EMPTY_BIT || DAMAGED((rec & 0xffff) >= c->nlocks)) break;
       word w = ld(c, c->locks + (rec & 0xffff));
       if (!(w & 0xffff) || rec >> 16 > w >> 16) st(c, c->locks + (rec & 0xffff), lock_word(rec >> 16, R->j + 1));
     }
@@ -152,6 +153,7 @@ static void status_of(lk_ctx *c, uint32_t slot, lk_result *out) {
   word outcome = ld(c, A + A_OUTCOME), dref = ld(c, A + A_DREF);
   uint64_t from = A + A_RES;
   if (!outcome) {
+    if (DAMAGED((dref & 0xffff) >= c->procs * c->dpp)) return;
     D = desc_at(c, dref & 0xffff);
     word s = ld(c, D + D_STATE);
     if (gen_of(s) != dref >> 16 || (phase_of(s) != LK_DONE && phase_of(s) != LK_COMMIT)) return;
@@ -160,7 +162,8 @@ static void status_of(lk_ctx *c, uint32_t slot, lk_result *out) {
   }
   out->outcome = (int)(outcome & 0xff);
   out->at = (int)(outcome >> 8 & 0xffff);
-  out->nres = (int)(outcome >> 24);
+  out->nres = (int)(outcome >> 24 & 0xff);
+  if (DAMAGED(out->nres > LK_RES)) out->nres = LK_RES;
   out->done = out->outcome == LK_OK;
   for (int i = 0; i < out->nres && out->done; i++) out->res[i] = result_value(ld(c, from + (uint64_t)i));
 }
@@ -220,7 +223,7 @@ int lk_recover_power(lk_ctx *c, lk_report *out) {
   return 0;
 }
 void lk_status(lk_ctx *c, uint32_t slot, lk_result *out) { status_of(c, slot, out); }
-int64_t lk_read(lk_ctx *c, uint32_t cell) { return payload(ld(c, cell)); }
-word lk_word(lk_ctx *c, uint32_t index) { return ld(c, index); }
+int64_t lk_read(lk_ctx *c, uint64_t cell) { return payload(ld(c, cell)); }
+word lk_word(lk_ctx *c, uint64_t index) { return ld(c, index); }
 #endif
 #endif

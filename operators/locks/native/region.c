@@ -16,7 +16,7 @@
 
 #define AT(c, i) ((_Atomic word *)((c)->base + (i)))
 #define ROUND(x, m) (((x) + (m) - 1) / (m) * (m))
-enum { NDIR = 512, NSECS = 512, NAME = 64 };
+enum { NDIR = 512, NSECS = 512 };
 
 static int fail(char *why, int n, const char *kind, const char *text) {
   snprintf(why, (size_t)n, "%s: %s", kind, text);
@@ -153,6 +153,12 @@ int lk_open(lk_ctx *c, const char *path, char *why, int nwhy) {
     lk_close(c);
     return -1;
   }
+  int n = snprintf(why, (size_t)nwhy, "corrupt: %.200s: ", path);
+  if (lk_sound(c, why + n, nwhy - n)) {
+    lk_close(c);
+    return -1;
+  }
+  why[0] = 0;
   return 0;
 }
 
@@ -241,7 +247,7 @@ void lk_mark_boot(lk_ctx *c) { read_hex("/proc/sys/kernel/random/boot_id", c->ba
 static uint64_t reserve(lk_ctx *c, uint64_t n) {
   word at = lk_word(c, H_BUMP);
   do {
-    if (ROUND(at, 8) + n > c->words) return 0;
+    if (ROUND(at, 8) > c->words || ROUND(n, 8) < n || ROUND(n, 8) > c->words - ROUND(at, 8)) return 0;
   } while (!atomic_compare_exchange_strong(AT(c, H_BUMP), &at, ROUND(at, 8) + ROUND(n, 8)));
   return ROUND(at, 8);
 }
@@ -252,14 +258,12 @@ static void durable(lk_ctx *c, uint64_t from, uint64_t n) {
   lk_fence(c);
 }
 
-enum { R_KIND = 8, R_N, R_STRIDE, R_BASE, R_INIT, R_WORDS };
-
 int lk_find(lk_ctx *c, const char *name, word *kind, word *base, word *n, word *stride) {
   for (uint32_t i = 0; i < NDIR; i++) {
-    word at = lk_word(c, (uint32_t)c->base[H_DIR] + i);
+    word at = lk_word(c, c->base[H_DIR] + i);
     if (!at) return 0;
     const word *r = c->base + at;
-    if (strncmp((const char *)r, name, NAME)) continue;
+    if (strncmp((const char *)r, name, LK_NAME)) continue;
     *kind = r[R_KIND], *base = r[R_BASE], *n = r[R_N], *stride = r[R_STRIDE];
     return 1;
   }
@@ -267,24 +271,25 @@ int lk_find(lk_ctx *c, const char *name, word *kind, word *base, word *n, word *
 }
 
 int64_t lk_object(lk_ctx *c, const char *name, int kind, uint64_t n, uint64_t stride, int64_t init) {
-  word mask = (1ull << 44) - 1, base = 0;
+  word mask = (1ull << 44) - 1, base = 0, all;
+  if (__builtin_mul_overflow(n, stride, &all) || all > c->words) return kind == LK_LOCKSET ? -2 : -1;
   uint64_t at = reserve(c, R_WORDS);
   if (!at) return -1;
   if (kind == LK_LOCKSET) {
     base = lk_word(c, H_LOCKBUMP);
     do {
-      if (base + n > c->nlocks) return -2;
+      if (base > c->nlocks || n > c->nlocks - base) return -2;
     } while (!atomic_compare_exchange_strong(AT(c, H_LOCKBUMP), &base, base + n));
   } else {
-    base = reserve(c, n * stride);
+    base = reserve(c, all);
     if (!base) return -1;
-    for (uint64_t i = 0; i < n * stride; i++) c->base[base + i] = (word)init & mask;
+    for (uint64_t i = 0; i < all; i++) c->base[base + i] = (word)init & mask;
   }
   word *r = c->base + at;
   memset(r, 0, R_WORDS * 8);
-  strncpy((char *)r, name, NAME - 1);
+  strncpy((char *)r, name, LK_NAME - 1);
   r[R_KIND] = (word)kind, r[R_N] = n, r[R_STRIDE] = stride, r[R_BASE] = base, r[R_INIT] = (word)init;
-  if (kind != LK_LOCKSET) durable(c, base, n * stride);
+  if (kind != LK_LOCKSET) durable(c, base, all);
   durable(c, at, R_WORDS), durable(c, H_BUMP, 16);
   for (uint32_t i = 0; i < NDIR; i++) {
     word old = 0, k, b, m, s;
@@ -292,7 +297,7 @@ int64_t lk_object(lk_ctx *c, const char *name, int kind, uint64_t n, uint64_t st
       durable(c, c->base[H_DIR] + i, 1);
       return (int64_t)base;
     }
-    if (!strncmp((const char *)(c->base + old), name, NAME)) { /* another process was faster; it has its own name now */
+    if (!strncmp((const char *)(c->base + old), name, LK_NAME)) { /* another process was faster; it has its own name now */
       return lk_find(c, name, &k, &b, &m, &s) && k == (word)kind && m == n && s == stride ? (int64_t)b : -4;
     }
   }
@@ -304,7 +309,7 @@ int lk_section_id(lk_ctx *c, const char *name) {
   for (uint32_t i = 0; i < c->nsecs; i++) {
     word at = lk_word(c, c->secs + i);
     if (!at) break;
-    if (!strncmp((const char *)(c->base + at), name, NAME)) found = (int)i;
+    if (!strncmp((const char *)(c->base + at), name, LK_NAME)) found = (int)i;
   }
   return found;
 }
@@ -342,74 +347,22 @@ int lk_recover_dead(lk_ctx *c, lk_report *out) {
   return 0;
 }
 
-static int bad(char *why, int n, uint64_t at, const char *text) {
-  snprintf(why, (size_t)n, "value: section bytecode, instruction %llu: %s", (unsigned long long)at, text);
-  return -1;
-}
-
-/* Refuse bytecode that could leave its registers, its code or its handles. */
-int lk_verify(const word *x, uint64_t words, char *why, int nwhy) {
-  uint64_t n = x[X_NCODE], nh = x[X_NHANDLES];
-  if (words < X_CODE || n > 4096 || nh > 64 || x[X_NCHECKS] > 64 || x[X_NARGS] > LK_ARGS || x[X_NRES] > LK_RES ||
-      X_CODE + n + 3 * nh + 2 * x[X_NCHECKS] != words || x[X_SIZE] != words)
-    return bad(why, nwhy, 0, "sizes do not fit");
-  for (uint64_t i = 0; i < n; i++) {
-    lk_ins in;
-    memcpy(&in, x + X_CODE + i, sizeof in);
-    int64_t to = (int64_t)i + 1 + in.imm;
-    if (in.op >= OP_LAST) return bad(why, nwhy, i, "unknown operation");
-    if (in.op != OP_ERR && (in.a >= LK_REGS || in.b >= LK_REGS)) return bad(why, nwhy, i, "register out of range");
-    if (in.op >= OP_JMP && in.op <= OP_JNZ && (to < 0 || to >= (int64_t)n)) return bad(why, nwhy, i, "jump out of range");
-    if ((in.op >= OP_LOADC && in.op <= OP_UNLOCK) || in.op >= OP_ADDC) {
-      if (in.c >= nh) return bad(why, nwhy, i, "handle out of range");
-      uint64_t stride = x[X_CODE + n + 3 * in.c + 2];
-      if ((in.op == OP_LOADN || in.op == OP_STOREN) && (in.imm < 0 || (uint64_t)in.imm >= stride))
-        return bad(why, nwhy, i, "field out of range");
-    } else if (in.op != OP_ERR && in.op != OP_RET && in.c >= LK_REGS) return bad(why, nwhy, i, "register out of range");
-    if (in.op == OP_RET && (in.imm < 0 || in.imm > (int)x[X_NRES] || in.a + in.imm > LK_REGS))
-      return bad(why, nwhy, i, "too many results");
-    if (in.op == OP_CONST64) i++;
-  }
-  lk_ins last = {0};
-  if (n) memcpy(&last, x + X_CODE + n - 1, sizeof last);
-  if (!n || (last.op != OP_RET && last.op != OP_JMP && last.op != OP_ERR)) return bad(why, nwhy, n, "runs off its end");
-  return 0;
-}
-
-/* Words of read log and update log a section can need; without a bound (a loop) all of the log. */
-static void needs(word *x) {
-  uint64_t reads = 0, updates = 0, locks = 0;
-  int loop = 0;
-  for (uint64_t i = 0; i < x[X_NCODE]; i++) {
-    lk_ins in;
-    memcpy(&in, x + X_CODE + i, sizeof in);
-    if (in.op >= OP_JMP && in.op <= OP_JNZ && in.imm < 0) loop = 1;
-    if (in.op == OP_LOADC || in.op == OP_LOADN) reads++;
-    if (in.op == OP_STOREC || in.op == OP_STOREN || in.op >= OP_ADDC) reads += 2, updates++;
-    if (in.op == OP_LOCK) reads += 2, locks++;
-    if (in.op == OP_CONST64) i++;
-  }
-  x[X_RNEED] = loop || reads > 0xffff ? 0xffff : reads;
-  x[X_UNEED] = loop || updates > 0xffff ? 0xffff : updates;
-  x[X_LNEED] = locks;
-}
-
 /* Id of the section in the directory, -1 with a reason. The same name under another hash is refused while another live
  * process is attached, else it takes the name over. */
 int lk_section(lk_ctx *c, const word *record, uint64_t words, char *why, int nwhy) {
-  if (lk_verify(record, words, why, nwhy)) return -1;
+  if (lk_verify(c, record, words, why, nwhy)) return -1;
   uint64_t at = 0;
   for (uint32_t i = 0; i < c->nsecs; i++) {
     word old = lk_word(c, c->secs + i);
     if (old) {
       const word *x = c->base + old;
-      if (strncmp((const char *)x, (const char *)record, NAME)) continue;
+      if (strncmp((const char *)x, (const char *)record, LK_NAME)) continue;
       if (x[X_HASH] == record[X_HASH]) {
         /* The newest record of a name is the one in use; an older one comes back only when nobody else is there. */
         int newest = 1;
         for (uint32_t j = i + 1; j < c->nsecs && newest; j++) {
           word later = lk_word(c, c->secs + j);
-          if (later && !strncmp((const char *)(c->base + later), (const char *)record, NAME)) newest = 0;
+          if (later && !strncmp((const char *)(c->base + later), (const char *)record, LK_NAME)) newest = 0;
         }
         if (newest) return (int)i;
       }
@@ -428,7 +381,7 @@ int lk_section(lk_ctx *c, const word *record, uint64_t words, char *why, int nwh
       at = reserve(c, words);
       if (!at) return fail(why, nwhy, "full", "no room for the section in the region");
       memcpy(c->base + at, record, words * 8);
-      needs(c->base + at);
+      lk_needs(c->base + at);
       durable(c, at, words), durable(c, H_BUMP, 8);
     }
     if (atomic_compare_exchange_strong(AT(c, c->secs + i), &old, at)) {

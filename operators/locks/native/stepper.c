@@ -104,7 +104,7 @@ static int equal_cells(lk_ctx *a, lk_ctx *b) {
     const char *dot = strrchr((const char *)r, '.');
     if (r[8] != LK_CELLS || (dot && !strcmp(dot, ".free"))) continue;
     for (uint64_t k = 0; k < r[9]; k++)
-      if (lk_read(a, (uint32_t)(r[11] + k)) != lk_read(b, (uint32_t)(r[11] + k))) return 0;
+      if (lk_read(a, r[11] + k) != lk_read(b, r[11] + k)) return 0;
   }
   return 1;
 }

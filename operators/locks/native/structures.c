@@ -9,7 +9,7 @@ enum { MORE = 1, WALK = 1 << 22 };
 static inline uint64_t field(const ds_set *s, uint64_t node, int f) { return s->base + (node - 1) * s->stride + (uint64_t)f; }
 static inline int64_t value_of(word w) { return (int64_t)(w << 20) >> 20; }
 static inline int64_t get(lk_ctx *c, const ds_set *s, uint64_t node, int f) {
-  return value_of(lk_word(c, (uint32_t)field(s, node, f)));
+  return value_of(lk_word(c, field(s, node, f)));
 }
 static inline int is_node(const ds_set *s, int64_t node) { return node >= 1 && (uint64_t)node <= s->nodes; }
 
@@ -57,15 +57,15 @@ static uint64_t bucket_of(const ds_set *s, int64_t key) {
 /* Hash map: node with `key` in its bucket (0: none) and the node before it; `version` of the bucket before the walk. */
 static int walk_hash(lk_ctx *c, const ds_set *s, int64_t key, place *p) {
   uint64_t b = bucket_of(s, key);
-  int64_t version = value_of(lk_word(c, (uint32_t)(s->versions + b)));
-  int64_t at = value_of(lk_word(c, (uint32_t)(s->heads + b))), before = 0;
+  int64_t version = value_of(lk_word(c, s->versions + b));
+  int64_t at = value_of(lk_word(c, s->heads + b)), before = 0;
   for (uint64_t steps = 0; at && steps <= s->nodes; steps++) {
     if (!is_node(s, at)) return 0;
     if (get(c, s, (uint64_t)at, N_KEY) == key) break;
     before = at, at = get(c, s, (uint64_t)at, N_LINK);
   }
   *p = (place){.grand = b, .parent = (uint64_t)before, .node = (uint64_t)at, .version = version};
-  return value_of(lk_word(c, (uint32_t)(s->versions + b))) == version;
+  return value_of(lk_word(c, s->versions + b)) == version;
 }
 
 static int walk(lk_ctx *c, const ds_set *s, int64_t key, place *p) {
@@ -80,18 +80,18 @@ static int find(lk_ctx *c, const ds_set *s, int64_t key, int64_t *value) {
     if (s->kind == DS_HASH) { /* valid at the moment the version was seen again */
       if (!walk_hash(c, s, key, &p)) continue;
       int64_t found = p.node ? get(c, s, p.node, N_OTHER) : 0;
-      if (value_of(lk_word(c, (uint32_t)(s->versions + p.grand))) != p.version) continue;
+      if (value_of(lk_word(c, s->versions + p.grand)) != p.version) continue;
       if (value) *value = found;
       return p.node != 0;
     }
     if (!walk(c, s, key, &p)) continue;
-    uint32_t at[6];
+    uint64_t at[6];
     int n = 0;
-    at[n++] = (uint32_t)field(s, p.parent, N_DEAD), at[n++] = (uint32_t)field(s, p.parent, N_KEY);
+    at[n++] = field(s, p.parent, N_DEAD), at[n++] = field(s, p.parent, N_KEY);
     int side = s->kind == DS_TREE && key >= get(c, s, p.parent, N_KEY) ? N_OTHER : N_LINK;
-    at[n++] = (uint32_t)field(s, p.parent, side);
-    if (s->kind == DS_TREE) at[n++] = (uint32_t)field(s, p.parent, N_VERSION);
-    if (p.node) at[n++] = (uint32_t)field(s, p.node, N_KEY);
+    at[n++] = field(s, p.parent, side);
+    if (s->kind == DS_TREE) at[n++] = field(s, p.parent, N_VERSION);
+    if (p.node) at[n++] = field(s, p.node, N_KEY);
     word first[6];
     int same = 1;
     for (int k = 0; k < n; k++) first[k] = lk_word(c, at[k]);
@@ -182,7 +182,7 @@ int64_t ds_keys(lk_ctx *c, const ds_set *s, int64_t *out, int64_t *values, int64
   if (s->kind == DS_TREE) return tree_keys(c, s, 1, out, 0, room, 0);
   uint64_t chains = s->kind == DS_HASH ? s->buckets : 1;
   for (uint64_t b = 0; b < chains; b++) {
-    int64_t at = s->kind == DS_HASH ? value_of(lk_word(c, (uint32_t)(s->heads + b))) : get(c, s, 1, N_LINK);
+    int64_t at = s->kind == DS_HASH ? value_of(lk_word(c, s->heads + b)) : get(c, s, 1, N_LINK);
     for (uint64_t steps = 0; at; steps++) {
       if (!is_node(s, at) || steps > s->nodes) return -1;
       if (s->kind == DS_DLIST && get(c, s, (uint64_t)at, N_LINK) == 0) break; /* the sentinel at the end */
