@@ -8,7 +8,7 @@ from operators.batann import transport
 from operators.batann.client import ClientCore, Plan
 from operators.batann.messages import ACKED, PINGED, MessageError, pack_states, unpack_states
 from operators.batann.peers import SILENT_S, Peer, Peers, parts_of
-from operators.batann.server import ServerCore
+from operators.batann.server_core import ServerCore
 from operators.batann.state import QueryState
 from operators.batann.transport import Down, Frame, Hello
 
