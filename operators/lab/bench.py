@@ -33,10 +33,9 @@ def measure(
             print(frame.select(*SHOWN))
 
 
-def run(main: Callable[..., None], parts: Sequence[str]) -> None:
-    """`stage.run`; a part may stand alone as the first word, and is then written to bench.parquet."""
+def part_first(parts: Sequence[str]) -> None:
+    """Let a part stand alone as the first word of the command line; it is written to bench.parquet."""
     if len(sys.argv) > 1 and sys.argv[1] in parts:
-        sys.argv[1:2] = ["--part", sys.argv[1]]
+        sys.argv[1:1] = ["--part"]
         if "--out" not in sys.argv:
             sys.argv += ["--out", "bench.parquet"]
-    stage.run(main)

@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from operators.lab import bench, peers
+from operators.lab import bench, peers, stage
 from operators.locks.settings import Settings
 
 PARTS = ("transfer", "call", "sets", "stop", "soak")
@@ -30,4 +30,5 @@ def main(*, settings: Settings, out: Path, part: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    bench.run(main, PARTS)
+    bench.part_first(PARTS)
+    stage.run(main)

@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from operators.lab import bench, peers
+from operators.lab import bench, peers, stage
 from operators.warmserve.settings import Settings
 
 PARTS = ("cluster", "engines", "placing", "memory")
@@ -33,4 +33,5 @@ def main(*, settings: Settings, out: Path, data: Path | None = None, part: str |
 
 
 if __name__ == "__main__":
-    bench.run(main, PARTS)
+    bench.part_first(PARTS)
+    stage.run(main)
