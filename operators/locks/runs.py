@@ -1,6 +1,7 @@
 """The timed runs: throughput of every policy and structure, survivors of a stopped holder, kill soaks."""
 
 import itertools
+import logging
 import statistics
 import subprocess
 import tempfile
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+log = logging.getLogger("locks.run")
 OURS = ("rflock_flat", "rflock_stacked", "eager", "blocking")
 EAGER = 2  # enum of native/core.h
 SETS = {"list": structures.SortedList, "hash": structures.HashMap, "tree": structures.LeafTree}
@@ -48,6 +50,7 @@ def throughput(settings: Settings, table: "pl.DataFrame", seed: int) -> list[dic
                     for pct, keys, ops in some:
                         one = _set(impl, structure, persist, settings, seed, keys, ops)
                         rows.append(point | {"update_pct": pct} | one)
+        log.info("throughput: repetition %d of %d", rep + 1, settings.reps)
     return rows
 
 
@@ -146,6 +149,7 @@ def soak(settings: Settings, seed: int) -> list[dict[str, Any]]:
     for impl, rate in itertools.product(settings.soak_impls, settings.kill_rate):
         found = soaking.soak(impl, seconds=settings.soak_s, kill_rate=rate, procs=settings.soak_procs, seed=seed)
         rows.append({"kind": "soak", "kill_rate": rate, **_soaked(found)})
+        log.info("soak of %s at %g kills/s: %d kills, %d lost", impl, rate, found.kills, found.lost)
     for nest in ("flat", "stacked"):
         found = soaking.all_die(procs=settings.soak_procs, seed=seed, nest=nest)
         rows.append({"kind": "all_die", "kill_rate": None, **_soaked(found)})

@@ -1,6 +1,7 @@
 """The runs that prove by trying: crash sweep, explorer with its mutants, equality of states, recorded histories."""
 
 import json
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from operators.locks.sections import section
 from operators.locks.settings import HISTORY_PROCS, Exploration, Settings
 from operators.locks.soak import fast_folder
 
+log = logging.getLogger("locks.run")
 # The smallest search in which each broken rule shows; ABA rules need a descriptor or value that comes back.
 MUTANT_SEARCH = {
     "nolog": Exploration(scenario="counter", ops=(1, 1)),
@@ -40,6 +42,7 @@ def sweep(settings: Settings, seed: int) -> list[dict[str, Any]]:
     for nest in settings.sweep_nests:
         for kind, stride in (("instruction", settings.sweep_stride), ("shared", 1)):
             found = sweeping.transfer(nest, kind=kind, stride=stride)
+            log.info("sweep of %s, %s: %d points", nest, kind, len(found.points))
             marks = {"impl": f"rflock_{nest}", "nest": nest, "kind": kind, "reason": ""}
             if found.reason:
                 rows.append(marks | {"kind": "not measured", "reason": f"{kind}: {found.reason}"})
@@ -71,10 +74,20 @@ def _search(one: Exploration, mutant: str | None) -> dict[str, Any]:
             limit=one.limit,
         )
     except StateLimit as limit:
+        log.info("%s, %s: no verdict within %d states", name, one.memory, one.limit)
         return row | {"states": one.limit, "violations": None, "verdict": "limit", "why": str(limit)}
     counted = {name: getattr(found, name) for name in ("states", "transitions", "solo_runs", "unbounded", "seconds")}
     why = found.violations[0][0] if found.violations else ""
     verdict = "ok" if found.ok else "violation"
+    log.info(
+        "%s, %s, mutant %s: %d states in %.1f s, %s",
+        name,
+        one.memory,
+        row["mutant"],
+        found.states,
+        found.seconds,
+        verdict,
+    )
     return row | counted | {"violations": len(found.violations), "verdict": verdict, "why": why}
 
 
