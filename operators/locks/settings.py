@@ -108,7 +108,7 @@ class Settings(lab.Settings):
             Exploration(scenario="counter", ops=(1, 1, 1), crashes=1),
             Exploration(scenario="counter", ops=(1, 1), crashes=1, memory="px86"),
             Exploration(scenario="stacked", ops=(1, 1), crashes=1, memory="px86"),
-            Exploration(scenario="counter", ops=(2, 1), crashes=1, memory="px86"),
+            Exploration(scenario="counter", ops=(2,), crashes=1, memory="px86"),
         ),
         unit="searches",
         source="our choice",
