@@ -237,7 +237,7 @@ def _row(content: ClaimsFile, claim: Claim, tables: dict[str, "pl.DataFrame"], p
     excuse = _excuse(claim, row["data"], profile)
     if excuse:
         return row | {"verdict": "not measured", "why": excuse}
-    return row | {"verdict": verdict(claim, row["value"], cells)}
+    return row | {"verdict": verdict(claim, row["value"], cells, (row["low"], row["high"]))}
 
 
 def _table(claim: Claim, tables: dict[str, "pl.DataFrame"]) -> "pl.DataFrame":
@@ -322,7 +322,10 @@ def _excuse(claim: Claim, data: str, profile: str) -> str | None:
     return None
 
 
-def verdict(claim: Claim, value: float, cells: "pl.DataFrame") -> str:
+Interval = tuple[float | None, float | None]
+
+
+def verdict(claim: Claim, value: float, cells: "pl.DataFrame", interval: Interval = (None, None)) -> str:
     """The verdict on a measured value, by the claim's form; a calibrated-on claim is never `reproduced`."""
     if claim.form == "order":
         found = _ranked(claim, cells)
@@ -331,7 +334,7 @@ def verdict(claim: Claim, value: float, cells: "pl.DataFrame") -> str:
     elif claim.accept and claim.accept.holds(value):
         found = "within tolerance"
     else:
-        found = _direction(claim, value)
+        found = _direction(claim, value, interval)
     return "within tolerance" if found == "reproduced" and claim.calibrated_on else found
 
 
@@ -351,8 +354,8 @@ def _ranked(claim: Claim, cells: "pl.DataFrame") -> str:
     return "direction only" if means[-1] > means[0] else "contradicted"
 
 
-def _direction(claim: Claim, value: float) -> str:
-    """Outside every range: is the sign at least that of the claim?"""
+def _direction(claim: Claim, value: float, interval: Interval) -> str:
+    """Outside every range: is the sign that of the claim, or the other? Neither, where the interval holds both."""
     reference = claim.paper or claim.accept
     neutral = NEUTRAL.get(claim.number)
     if claim.form in ("bound", "exact") or neutral is None or reference is None:
@@ -360,6 +363,8 @@ def _direction(claim: Claim, value: float) -> str:
     ends = [end - neutral for end in (reference.low, reference.high) if end is not None]
     claimed = sum(ends)
     if claimed == 0 or min(ends) < 0 < max(ends):
+        return "not reproduced"
+    if None not in interval and interval[0] <= neutral <= interval[1]:
         return "not reproduced"
     return "direction only" if (value - neutral) * claimed > 0 else "contradicted"
 

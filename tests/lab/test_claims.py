@@ -183,3 +183,19 @@ def test_a_value_has_exactly_one_verdict_and_widening_never_worsens_it(value, lo
     cells = pl.DataFrame({"number": [value]})
     rank = {name: position for position, name in enumerate(claims.VERDICTS)}
     assert rank[claims.verdict(wide, value, cells)] <= rank[claims.verdict(narrow, value, cells)]
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "found"),
+    [
+        (0.05, (-0.1, 0.2), "not reproduced"),
+        (0.05, (0.01, 0.09), "direction only"),
+        (-0.05, (-0.2, 0.1), "not reproduced"),
+        (-0.05, (-0.09, -0.01), "contradicted"),
+        (0.05, (None, None), "direction only"),
+    ],
+)
+def test_an_interval_that_holds_both_signs_tells_no_direction(value, interval, found):
+    claim = content({"form": "reduction", "paper": {"low": 0.2, "high": 0.3}, "accept": {"low": 0.2, "high": 0.3}})
+    cells = pl.DataFrame({"number": [value]})
+    assert claims.verdict(claim.claims[0], value, cells, interval) == found
