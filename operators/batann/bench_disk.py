@@ -26,7 +26,7 @@ from operators.batann.vectors import write_bin
 from operators.lab.peers import PeerError
 
 log = logging.getLogger("batann.bench")
-QUERIES = {"ci": 300, "laptop": 1000}
+QUERIES = {"ci": 300, "laptop": 600}
 PEER_W = 8
 DISKANN = "diskannpy-ssd"
 

@@ -25,6 +25,7 @@ log = logging.getLogger("batann.run")
 TRACED_QUERIES = 40
 FAULT_SERVERS, FAULT_QUERIES = 3, 600
 LEAST_QUERIES = 40
+COMPARED = ("baton", "scatter")
 
 
 def _schemas() -> dict[str, dict]:
@@ -147,9 +148,11 @@ class Run:
         self._faults()
 
     def _modes(self, S: int) -> list[str]:
+        """Baton and scatter-gather everywhere; the other modes at the largest number of servers."""
         if S == 1:
             return ["baton"]
-        return [mode for mode in self._settings.modes if mode != "single"]
+        largest = max(self._settings.servers) == S
+        return [mode for mode in self._settings.modes if mode != "single" and (largest or mode in COMPARED)]
 
     def _folder(self, mode: str, S: int) -> Path:
         method = self._settings.methods[0] if S == 1 else self._settings.partition

@@ -126,6 +126,7 @@ class Settings(lab.Settings):
     recall_target: float = field(0.95, unit="recall@k everything is compared at", source="paper", gt=0, le=1)
 
     # the stage without sockets
+    work_queries: int = field(300, unit="queries a row of the tiers' table", source="spec 8", ge=1)
     tier_servers: tuple[int, ...] = field((5, 10), unit="servers", source="paper: 5 and 10")
 
     # serving

@@ -81,7 +81,7 @@ def _rows(settings: Settings, folder: Path, data: Path | None) -> Iterator[dict[
 
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     sizes = sorted({*settings.extrapolation.tiers, settings.n})
-    found = sift.load(sizes[-1], settings.queries, settings.truth_k, root=data, seed=settings.seed)
+    found = sift.load(sizes[-1], settings.work_queries, settings.truth_k, root=data, seed=settings.seed)
     for n in sizes:
         base = found.base[:n]
         truth, _ = exact_neighbours(base, found.queries, settings.truth_k)
@@ -105,9 +105,13 @@ class Tier:
     def rows(self) -> Iterator[dict[str, Any]]:
         settings = self._settings
         widths = sorted({1, *settings.W_list})
-        for W in widths:
-            for L in settings.work_L if self._main else self._near:
-                yield self._row("single", 1, "", settings.seed, W, L, None)
+        alone = [
+            self._row("single", 1, "", settings.seed, W, L, None)
+            for W in widths
+            for L in (settings.work_L if self._main else self._near)
+        ]
+        yield from alone
+        around = {W: self._around([row for row in alone if row["W"] == W]) for W in widths}
         for S in settings.tier_servers:
             for seed in range(settings.seed, settings.seed + settings.extrapolation.partition_seeds):
                 for method in self._methods(seed):
@@ -115,13 +119,19 @@ class Tier:
                     own = method == settings.partition
                     everything = own and self._main and seed == settings.seed
                     for W in widths if own else (1,):
-                        for L in settings.work_L if everything else self._near:
+                        for L in settings.work_L if everything else self._near if seed == settings.seed else around[W]:
                             yield self._row("baton", S, method, seed, W, L, part)
         for S in settings.tier_servers:
-            if "scatter" in settings.modes and len(self._build.x) <= settings.n:
+            if S in settings.servers and "scatter" in settings.modes and len(self._build.x) <= settings.n:
                 yield from self._scatter(S, widths)
         if self._main:
             yield from self._identity()
+
+    def _around(self, rows: list[dict[str, Any]]) -> list[int]:
+        """Near beams on both sides of the recall target and the next: other partitions move recall by little."""
+        reached = [row["L"] for row in rows if row["L"] in self._near and row["recall"] >= self._settings.recall_target]
+        at = self._near.index(min(reached)) if reached else len(self._near) - 1
+        return self._near[max(0, at - 1) : at + 2]
 
     def _methods(self, seed: int) -> tuple[str, ...]:
         """All partitions at the run's own size, the settings' one at the other tiers and seeds."""
@@ -186,7 +196,7 @@ class Tier:
         import numpy as np
 
         settings = self._settings
-        L = settings.work_L[-1]
+        L = self._near[-1]
         alone = _facts(self._search(1, L, None))
         for S in settings.tier_servers:
             for method in (*settings.methods, "shuffled"):
