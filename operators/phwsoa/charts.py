@@ -157,7 +157,7 @@ def variants(table: pl.DataFrame) -> Chart:
     for k, (column, label) in enumerate((("f2_cv", "std / mean"), ("f2_di", "(max - min) / mean"))):
         axis.bar(np.arange(len(rows)) + 0.4 * k - 0.2, rows[column], 0.38, label=label)
     axis.set_xticks(range(len(rows)), names, rotation=20, fontsize=7)
-    axis.set(ylabel="imbalance of finish times (1)", title="measure that is minimised", yscale="log")
+    axis.set(ylabel="imbalance of finish times (1)", title="measure that is minimised", yscale="log", ylim=(None, 1.0))
     axis.legend(fontsize=7)
     first = table.row(0, named=True)
     figures.note(figure, f"{first['log']}, one seed; billing and balance: {first['n']} x {first['m']}; {_data(table)}")
