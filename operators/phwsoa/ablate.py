@@ -24,27 +24,33 @@ GROUPS = {
 }
 
 
-def main(*, settings: Settings, instances: Path, vms: Path, out: Path) -> None:
+def main(
+    *, settings: Settings, instances: Path, vms: Path, out: Path, out_variants: Path, data: Path | None = None
+) -> None:
     """Run phwsoa with one switch changed at a time, at equal full evaluations; delta evaluations are listed.
 
     Args:
         instances: tasks (trace)
         vms: machines (trace)
         out: one row per variant and seed (runs/ablation.parquet)
+        out_variants: billing quanta, rigid tasks, measures of balance (runs/variants.parquet)
+        data: data root (default: synthetic twins)
     """
-    from operators.phwsoa import tables
+    from operators.phwsoa import tables, variants
 
-    rows = []
+    rows, other = [], []
     for keys, made in tables.instances(instances, vms):
         if keys["n"] != settings.n[0]:
             continue
         rows += _references(made, keys, settings)
-        for group, variants in GROUPS.items():
-            for policy, change in variants:
+        other = other or variants.rows(settings, made, keys, data)
+        for group, changes in GROUPS.items():
+            for policy, change in changes:
                 for seed in range(settings.seed, settings.seed + settings.ablation_seeds):
                     rows.append({"group": group, "policy": policy, **keys, "seed": seed,
                                  **_one(settings, made, seed, change)})  # fmt: skip
     tables.write("ablation", rows, out, settings)
+    tables.write("variants", other, out_variants, settings)
 
 
 def _references(made, keys: dict, settings: Settings) -> list[dict]:

@@ -226,7 +226,7 @@ class Archive:
 
     def update(self, position: np.ndarray, x: np.ndarray, f: np.ndarray, g: np.ndarray) -> bool:
         """Offer solutions; whether the archive changed."""
-        stay, join = admit(self.g, np.ascontiguousarray(g))
+        stay, join = admit(self.g, np.array(g, order="C"))  # a copy: read-only would be compiled for once more
         if not join.any():
             return False
         parts = ((self.position, position), (self.x, x), (self.f, f), (self.g, g))

@@ -28,6 +28,10 @@ def generation(settings: Settings, made: Instance, keys: dict) -> list[dict]:
             "data": keys["data"], "peer": "pymoo NSGA-II"}  # fmt: skip
     evals, rates = 50 * settings.pop, {"nsga2": [], "phwsoa": []}
     reason, theirs = _missing(settings, "pymoo"), []
+    other, why = (
+        [],
+        _missing(settings, "pygmo") or ("" if settings.pop % 4 == 0 else "its population is a multiple of 4"),
+    )
     if not reason:
         with peers.Peer(peers.interpreter(FOLDER), SCRIPT) as peer:
             ask_instance(peer, made)
@@ -36,11 +40,16 @@ def generation(settings: Settings, made: Instance, keys: dict) -> list[dict]:
                     found.append(_rate(made, method, settings, evals, turn))
                 answer = peer.ask(tool="pymoo", name="NSGA-II", pop=settings.pop, evals=evals, seed=turn)
                 theirs.append(answer["evals"] / answer["cpu"])
+                if not why:
+                    answer = peer.ask(tool="pygmo", name="NSGA-II", pop=settings.pop, evals=evals, seed=turn)
+                    other.append(answer["evals"] / answer["cpu"])
     # The hybrid's redistribution evaluates by deltas, which this rate leaves out: a row of its own, no bar passed.
     return [
         row(**same, ours="nsga2", ours_samples=rates["nsga2"][1:], peer_samples=theirs[1:], bar=10, reason=reason),
         row(**{**same, "bench": "generation of the hybrid"}, ours="phwsoa", ours_samples=rates["phwsoa"][1:],
             peer_samples=theirs[1:], bar=10, reason=reason or "redistribution's delta evaluations are not counted"),
+        row(**{**same, "peer": "pygmo NSGA-II"}, ours="nsga2", ours_samples=rates["nsga2"][1:], peer_samples=other[1:],
+            reason=reason or why),
     ]  # fmt: skip
 
 

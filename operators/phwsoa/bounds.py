@@ -161,7 +161,7 @@ def gap(front: np.ndarray, inst: Instance) -> dict[str, float | str | None]:
 def _under_curve(caps: np.ndarray, costs: np.ndarray, reference: tuple[float, float]) -> float:
     """Area above a convex falling front, joined by straight lines (no staircase), up to `reference`."""
     ok = np.isfinite(costs)
-    return float(np.trapezoid(reference[1] - costs[ok], caps[ok]) + (reference[0] - caps[-1]) * 0.0)
+    return float(np.trapezoid(reference[1] - costs[ok], caps[ok]))  # the last cap is the reference
 
 
 @lru_cache(maxsize=64)

@@ -131,6 +131,39 @@ def ablation(table: pl.DataFrame) -> Chart:
     return figure, frame
 
 
+def variants(table: pl.DataFrame) -> Chart:
+    """Cost under billing quanta, makespan of rigid tasks, and both measures of balance."""
+    figure, axes = figures.panels(1, 3, height=3.6, width=3.8)
+    panels = (
+        ("billing", "f3_over_least", "least cost / cost of busy seconds", "billed by started quanta of"),
+        ("rigid", "f1_over_lb", "makespan / lower bound (loose here)", "jobs keep their processors"),
+    )
+    for axis, (group, column, label, title) in zip(axes[0], panels, strict=False):
+        rows = table.filter(pl.col("group") == group)
+        cases, names = (rows[name].unique(maintain_order=True).to_list() for name in ("variant", "policy"))
+        for k, (name, look) in enumerate(figures.look(names).items()):
+            values = rows.filter(pl.col("policy") == name)[column]
+            places = np.arange(len(cases)) + (k - (len(names) - 1) / 2) * 0.8 / len(names)
+            bars = axis.bar(places, values, 0.75 / len(names), color=look["color"], label=name)
+            axis.bar_label(bars, fmt="%.3g", fontsize=6)
+        axis.set_xticks(range(len(cases)), cases)
+        axis.set(ylabel=label, title=title)
+        axis.margins(y=0.25)
+        axis.legend(fontsize=7, ncols=2, loc="upper left")
+    rows, axis = table.filter(pl.col("group") == "balance"), axes[0, 2]
+    names = [
+        f"{policy}, {variant}" if policy != "lpt" else "lpt" for policy, variant in rows["policy", "variant"].rows()
+    ]
+    for k, (column, label) in enumerate((("f2_cv", "std / mean"), ("f2_di", "(max - min) / mean"))):
+        axis.bar(np.arange(len(rows)) + 0.4 * k - 0.2, rows[column], 0.38, label=label)
+    axis.set_xticks(range(len(rows)), names, rotation=20, fontsize=7)
+    axis.set(ylabel="imbalance of finish times (1)", title="measure that is minimised", yscale="log", ylim=(None, 1.0))
+    axis.legend(fontsize=7)
+    first = table.row(0, named=True)
+    figures.note(figure, f"{first['log']}, one seed; billing and balance: {first['n']} x {first['m']}; {_data(table)}")
+    return figure, table
+
+
 def loads(made: Any, solutions: dict[str, np.ndarray], low: float, keys: dict[str, Any]) -> Chart:
     """Finish time of every machine under each method's shortest schedule."""
     names = list(solutions)
@@ -142,6 +175,7 @@ def loads(made: Any, solutions: dict[str, np.ndarray], low: float, keys: dict[st
         axis.axhline(1, color="black", lw=1, ls=":")
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("machine, fullest first")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         parts.append(
             pl.DataFrame({"method": [name] * made.m, "vm": np.arange(made.m), "finish_over_lb": seconds / low})
         )

@@ -106,12 +106,13 @@ class _Run:
 
     def until_done(self, interval_s: float, redistribute: bool) -> "pl.DataFrame":
         """Poll, strike, move until every task is finished; the table."""
-        turn = 0
+        turn, self.interval_s = 0, interval_s
         while not self.broker.done.all():
             turn += 1
             self._strike()
             self._poll(interval_s)
-            if redistribute and (move := self.broker.tick(self.waiting)):
+            answered = {vm: tasks for vm, tasks in self.waiting.items() if vm not in self.owed}
+            if redistribute and (move := self.broker.tick(answered)):
                 self._move(*move)
             self.broker.validate()
             due = min([turn * interval_s, *(event[0] for event in self.events[:1])])
@@ -165,9 +166,9 @@ class _Run:
         self.actors[vm].enqueue.remote(self._queue(tasks, vm))
 
     def _move(self, source: int, target: int, tasks: list[int]) -> None:
-        """Withdraw and enqueue; a machine that does not answer keeps its tasks until it is declared lost."""
+        """Withdraw and enqueue; a machine that stops answering just now is lost after as long as a late report."""
         reference = self.actors[source].withdraw.remote(tasks)
-        if not self.ray.wait([reference], timeout=1.0)[0]:
+        if not self.ray.wait([reference], timeout=MISSED * self.interval_s)[0]:
             self._lose(source)
             return
         try:

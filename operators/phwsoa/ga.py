@@ -40,7 +40,8 @@ def breed(low, high, seed, generation, crossover, resets, arrays, parents, rank,
         start(state, seed, generation, i)
         mother, father = parents[tournament(rank, crowding, state)], parents[tournament(rank, crowding, state)]
         child = out[i]
-        child[:] = mother
+        for g in range(n):
+            child[g] = mother[g]
         if uniform(state) < crossover:
             for first in range(0, n, 64):
                 coins = word(state)

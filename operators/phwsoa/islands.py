@@ -49,11 +49,13 @@ class Island:
         return taken | {name: getattr(s, name) for name in COUNTS} | {"best": s.best}
 
     def restore(self, state: State) -> None:
-        """Put a state back."""
-        for name in (*ARRAYS, *COUNTS, "best"):
+        """Put a state back; copies, since what came from another process is read-only (a type of its own)."""
+        for name in (*COUNTS, "best"):
             setattr(self.search, name, state[name])
+        for name in ARRAYS:
+            setattr(self.search, name, np.array(state[name]))
         for name in ARCHIVED:
-            setattr(self.search.archive, name, np.ascontiguousarray(state[f"archive_{name}"]))
+            setattr(self.search.archive, name, np.array(state[f"archive_{name}"]))
 
     def validate(self) -> None:
         """Raise ValueError when the archive holds a dominated solution."""

@@ -8,7 +8,8 @@ from operators.phwsoa.settings import Settings
 
 def main(
     *, settings: Settings, measures: Path, bounds: Path, instances: Path, vms: Path, fronts: list[Path],
-    history: list[Path], timings: list[Path], ablation: Path, executed: Path, out_folder: Path,
+    history: list[Path], timings: list[Path], ablation: Path, variants: Path, executed: Path,
+    out_folder: Path,
 ) -> None:  # fmt: skip
     """Draw gaps, fronts, convergence, ablation, loads, start populations and the executed plan.
 
@@ -21,6 +22,7 @@ def main(
         history: best values by generation (simulate)
         timings: seconds by generation (simulate)
         ablation: the ablation (ablate)
+        variants: billing, rigid tasks, balance (ablate)
         executed: the executed plan (execute_plan)
         out_folder: folder of the figures
     """
@@ -38,6 +40,7 @@ def main(
         "front": charts.front(points, low),
         "convergence": charts.convergence(rows, seconds, low),
         "ablation": charts.ablation(stage.read_table(ablation)),
+        "variants": charts.variants(stage.read_table(variants)),
         "loads": charts.loads(made, _shortest(points, keys, made), float(low["lb"][0]), keys),
         "start": charts.start(made, settings.pop, settings.seed),
         "executed": charts.executed(stage.read_table(executed)),

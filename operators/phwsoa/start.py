@@ -24,7 +24,7 @@ def start_positions(inst: Instance, pop: int, init: str, seed: int) -> np.ndarra
         unit = halton(inst.n, pop, init == "halton_scrambled", seed)
     else:
         unit = np.random.default_rng([seed, 1]).random((pop, inst.n))
-    return np.minimum(unit * inst.m, inst.m - 1e-9)
+    return np.ascontiguousarray(np.minimum(unit * inst.m, inst.m - 1e-9))  # scipy's points come column by column
 
 
 @lru_cache(maxsize=16)  # all methods of one seed start from the same points

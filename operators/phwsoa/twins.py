@@ -85,13 +85,13 @@ def log_twin(log: str, rows: int, seed: int) -> "pl.DataFrame":
     ).with_columns(pl.all().cast(pl.Int64))
 
 
-def etc_twin(key: str) -> np.ndarray:
-    """One ETC matrix (512, 16) float32, equal to the set's bit for bit; `key` as in ETC_KEYS."""
+def etc_twin(key: str, seed: int = 0) -> np.ndarray:
+    """One ETC matrix (512, 16) float32; `key` as in ETC_KEYS; with seed 0 equal to the set's bit for bit."""
     if key not in ETC_KEYS:
         raise ValueError(f"key (={key!r}): expected one of {', '.join(ETC_KEYS)}")
     _, consistency, pair = key.split("_")
     tasks, vms = HETEROGENEITY[pair[:2]][0], HETEROGENEITY[pair[2:]][1]
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     tau = rng.uniform(1, tasks, 512)
     times = (tau[:, None] * rng.uniform(1, vms, (512, 16))).astype(np.float32)
     if consistency == "c":

@@ -206,7 +206,21 @@ def solenoidal(rms: float = 1.5, modes: int = 64, size: float = 256.0, seed: int
         wave = -weight * np.sin(np.multiply.outer(x, kx) + np.multiply.outer(y, ky) + start)
         return wave @ (dx * kx), wave @ (dx * ky), wave @ (dy * kx), wave @ (dy * ky)
 
-    return Analytic("solenoidal", velocity, gradient)
+    return Analytic("solenoidal", in_parts(velocity), in_parts(gradient))
+
+
+def in_parts(field: Callable, points: int = 1 << 17) -> Callable:
+    """`field(y, x)` a part of the points at a time: every wave of a large image at once would take gigabytes."""
+
+    def parts(y, x):
+        y, x = np.broadcast_arrays(y, x)
+        if y.size <= points:
+            return field(y, x)
+        flat = y.ravel(), x.ravel()
+        found = [field(*(axis[k : k + points] for axis in flat)) for k in range(0, y.size, points)]
+        return tuple(np.concatenate(column).reshape(y.shape) for column in zip(*found, strict=True))
+
+    return parts
 
 
 FLOWS: dict[str, Callable[..., Analytic]] = {

@@ -18,6 +18,27 @@ def test_an_edit_of_any_kernel_file_changes_the_cache(tmp_path):
     assert compiled.sources_digest(tmp_path) == before
 
 
+@compiled.inner
+def doubled(x, times):
+    """A function for kernels."""
+    return 2.0 * x * times
+
+
+@compiled.kernel
+def called(x):
+    """Calls it with a constant, with a variable that starts as one, and with a plain number."""
+    count, total = 0, 0.0
+    for k in range(3):
+        total += doubled(x, count) + doubled(x, 1) + doubled(x, k)
+        count += 1  # noqa: SIM113 - this is what is tested
+    return total
+
+
+def test_a_constant_argument_is_no_version_of_its_own():
+    assert called(1.0) == 2.0 * (0 + 1 + 2 + 3 + 0 + 1 + 2)
+    assert len(doubled.signatures) == 1
+
+
 def test_the_cache_in_use_is_that_folder():
     import numba
 

@@ -98,6 +98,19 @@ def test_rounding_and_annealing_beats_min_min_and_repeats():
         lp_round.lp_round_ls(cases.related())
 
 
+@pytest.mark.slow
+def test_the_heats_are_the_better_ones_on_matrices_of_another_seed(monkeypatch):
+    matrices = [twins.etc_twin(key, seed=1) for key in ("u_c_hihi", "u_i_hihi", "u_s_lohi", "u_i_lolo")]
+    made = [Instance(times.mean(1), np.ones(16), np.ones(16), etc=times) for times in matrices]
+    mean = {}
+    for hot in (lp_round.HOT / 3, lp_round.HOT, lp_round.HOT * 3):
+        monkeypatch.setattr(lp_round, "HOT", hot)
+        found = [lp_round.lp_round_ls(one, steps=40_000_000) for one in made]
+        mean[hot] = np.mean([objectives.evaluate(one, x)[0, 0] / bounds.lower_bound(one)
+                             for one, x in zip(made, found, strict=True)])  # fmt: skip
+    assert min(mean, key=mean.get) == sorted(mean)[1]
+
+
 def lp_cost(inst: Instance, cap: float) -> float:
     """The LP of `pareto_lower_front` by HiGHS, on aggregated classes, everything scaled to about 1.
 

@@ -94,6 +94,15 @@ def test_a_machine_that_is_slow_or_stopped_for_a_while_is_not_lost(plan, ray_hea
         execute(made, x, time_scale=1, slow=[(0.0, 9, 2.0, 0.0)])
 
 
+@pytest.mark.slow
+def test_nothing_is_moved_from_a_machine_that_owes_an_answer(plan, ray_head):
+    made, _ = plan
+    x = np.array([0, 2] + 22 * [1])  # machine 1 is the fullest, and silent for less than three intervals
+    table = execute(made, x, time_scale=1e-3, interval_s=1.5, address=ray_head, stop=[(0.1, 1, 2.5)])
+    assert (table["attempts"] == 1).all()
+    assert (table["vm"] != 1).any()  # once it answers again its tasks are moved
+
+
 def test_an_undisturbed_plan_runs_as_planned_and_all_killed_is_an_error(plan, ray_head):
     made, x = plan
     table = execute(made, x, time_scale=1e-3, interval_s=0.2, address=ray_head, redistribute=False)

@@ -127,6 +127,22 @@ def test_the_seeded_hybrid_is_never_worse_than_lpt():
     assert volume(found.front_F, made) > 0.98 * volume(greedy, made)
 
 
+def test_quanta_rigid_tasks_and_measures_of_balance_have_a_table_each():
+    from operators.phwsoa import variants
+    from operators.phwsoa.settings import Settings
+
+    made, keys = cases.related(40, 5), {"log": "nasa", "n": 40, "m": 5, "data": "synthetic"}
+    rows = variants.rows(Settings(pop=8, generations=2, m=5), made, keys, None)
+    cost = {(row["variant"], row["policy"]): row["f3"] for row in rows if row["group"] == "billing"}
+    for policy in ("lpt", "eps_greedy", "phwsoa_h"):
+        assert cost["0 s", policy] < cost["60 s", policy] < cost["3600 s", policy]
+    assert cost["3600 s", "phwsoa_h"] <= min(cost["3600 s", "lpt"], cost["3600 s", "eps_greedy"])
+    rigid = [row for row in rows if row["group"] == "rigid"]
+    assert {row["variant"] for row in rigid} == {"rigid", "rigid, released"}
+    assert all(row["f1_over_lb"] >= 1 - 1e-9 and row["n"] == variants.RIGID_N for row in rigid)
+    assert {row["variant"] for row in rows if row["group"] == "balance"} == {"cv", "di", "std", "none"}
+
+
 def test_evaluations_are_counted(monkeypatch):
     made, done = cases.related(), []
     kernel = objectives.evaluate_related

@@ -22,6 +22,7 @@ from operators.synthpix import (
     Prefetch,
     SourceTimeout,
     Stream,
+    analytic,
     make,
     open_source,
 )
@@ -309,3 +310,11 @@ def test_the_last_batch_survives_a_queue_that_stays_full():
         time.sleep(0.01)
     got += list(reading)
     assert len(got) == 5
+
+
+def test_a_field_in_parts_is_the_field():
+    y, x = np.mgrid[:30, :40].astype(float)
+    whole = analytic.solenoidal().velocity
+    for one, other in zip(analytic.in_parts(whole, 64)(y, x), whole(y, x), strict=True):
+        assert one.shape == (30, 40)
+        assert one == pytest.approx(other, abs=1e-12)

@@ -1,4 +1,4 @@
-"""A peer's process: mealpy or pymoo on our evaluation, one JSON line in, one out.
+"""A peer's process: mealpy, pymoo or pygmo on our evaluation, one JSON line in, one out.
 
 Runs under the peers' interpreter, with this repository on its path for the evaluation function only. Evaluations are
 counted here, not believed. What the libraries print goes to standard error.
@@ -78,10 +78,36 @@ def pymoo_run(inst: Instance, evaluate: Counted, *, name: str, pop: int, evals: 
     return float(np.atleast_2d(found.F)[:, 0].min())
 
 
+def pygmo_run(inst: Instance, evaluate: Counted, *, name: str, pop: int, evals: int, seed: int) -> float:
+    """Makespan pygmo's NSGA-II ends at: integer genes, its default operators, whole generations evaluated at once."""
+    import pygmo
+
+    class Schedule:
+        def fitness(self, x):
+            return evaluate(np.asarray(x)[None].astype(inst.gene_type))[0]
+
+        def batch_fitness(self, xs):
+            return evaluate(np.asarray(xs).reshape(-1, inst.n).astype(inst.gene_type)).ravel()
+
+        def get_nobj(self):
+            return 3
+
+        def get_nix(self):
+            return inst.n
+
+        def get_bounds(self):
+            return [0] * inst.n, [inst.m - 1] * inst.n
+
+    method = pygmo.nsga2(gen=max(1, evals // pop - 1), seed=seed)
+    method.set_bfe(pygmo.bfe(pygmo.member_bfe()))
+    start = pygmo.population(pygmo.problem(Schedule()), size=pop, seed=seed)
+    return float(pygmo.algorithm(method).evolve(start).get_f()[:, 0].min())
+
+
 def main() -> None:
     """Answer requests until the input ends."""
     answers, sys.stdout = sys.stdout, sys.stderr
-    inst, tools = None, {"mealpy": mealpy_run, "pymoo": pymoo_run}
+    inst, tools = None, {"mealpy": mealpy_run, "pymoo": pymoo_run, "pygmo": pygmo_run}
     for line in sys.stdin:
         request = json.loads(line)
         tool = request.pop("tool")
