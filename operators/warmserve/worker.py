@@ -19,7 +19,6 @@ from operators.warmserve import weightfiles
 from operators.warmserve.errors import InvariantError
 from operators.warmserve.pool import BlockPool
 
-
 ORDERS = ("load", "drop", "promote", "drain", "end", "report")
 LONG = ("load", "promote")  # they change what lies here at once and then go on beside others
 PATIENCE_S = 60.0

@@ -136,5 +136,5 @@ def test_orders_of_a_dead_manager_come_too_late(manifest):
     waiting.join(60)
     assert worker.obey(7, 1, "drop", 0, 1) is None
     assert worker.state() == "universal"
-    with pytest.raises(InvariantError, match="order .='lie'"):
+    with pytest.raises(InvariantError, match=r"order .='lie'"):
         worker.obey(8, 1, "lie")

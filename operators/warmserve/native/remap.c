@@ -163,8 +163,10 @@ void remap_cancel(remap_job *job) { atomic_store_explicit(&job->cancelled, 1, me
 
 int64_t remap_join(remap_job *job) {
   pthread_join(job->thread, NULL);
-  const int64_t found = remap_progress(job);
+  return remap_progress(job);
+}
+
+void remap_free(remap_job *job) {
   free(job->block_of);
   free(job);
-  return found;
 }
