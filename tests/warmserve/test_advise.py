@@ -54,7 +54,7 @@ def test_what_is_served_is_the_end_and_the_past_lies_before_it(tmp_path):
         (lambda f: f.with_columns(output_tokens=pl.lit(0)), TraceError, "row 0"),
         (lambda f: f.head(0), TraceError, "empty|no row"),
         (lambda f: f.reverse(), TraceError, "row 1"),
-        (lambda f: f, ConfigError, "model 'chat'; expected one of"),
+        (lambda f: f, ConfigError, "row 0: model '(chat|code)'; expected one of"),
     ],
 )
 def test_a_bad_log_is_refused(tmp_path, change, error, words):
