@@ -103,11 +103,11 @@ def best_size(a, need):
             word2 += 1
             if word2 >= a[WORDS2]:
                 return 0
-            bit = _first_set(a[a[BITS2] + word2], 0)
+            bit = _first_set(a[a[BITS2] + word2], np.int64(0))
         word1 = (word2 << 5) + bit
-        bit = _first_set(a[a[BITS1] + word1], 0)
+        bit = _first_set(a[a[BITS1] + word1], np.int64(0))
     word = (word1 << 5) + bit
-    return (word << 5) + _first_set(a[a[BITS0] + word], 0)
+    return (word << 5) + _first_set(a[a[BITS0] + word], np.int64(0))
 
 
 @inner
@@ -139,10 +139,11 @@ def _mark(a, unit, size):
 @kernel
 def reserve(a, need):
     """The first unit of a new live extent of `need` units by best fit, -1 when no free extent is that long."""
-    size = best_size(a, need)
+    need = np.int64(need)
+    size = np.int64(best_size(a, need))
     if size == 0:
         return NOTHING
-    unit = a[a[HEAD] + size]
+    unit = np.int64(a[a[HEAD] + size])
     _take(a, unit, size)
     if size > need:
         _put(a, unit + need, size - need)
@@ -155,27 +156,28 @@ def reserve(a, need):
 @inner
 def live_size(a, unit):
     """Units of the live extent that starts at `unit`; 0 or less when none is known to start there."""
-    return -a[a[TAG] + 1 + unit]
+    return -np.int64(a[a[TAG] + 1 + unit])
 
 
 @kernel
 def release(a, unit):
     """Free the live extent that starts at `unit` and join it with free neighbours."""
     tag = a[TAG] + 1
-    size = -a[tag + unit]
+    unit = np.int64(unit)
+    size = -np.int64(a[tag + unit])
     a[LIVE] -= size
     a[N_LIVE] -= 1
     a[a[GEN] + unit] += 1
     # Ends of extents inside a joined one keep no tag: nothing would contradict a handle that lies there.
     a[tag + unit] = 0
     a[tag + unit + size - 1] = 0
-    before = a[tag + unit - 1]
+    before = np.int64(a[tag + unit - 1])
     if before > 0:
         _take(a, unit - before, before)
         a[tag + unit - 1] = 0
         unit -= before
         size += before
-    after = a[tag + unit + size]
+    after = np.int64(a[tag + unit + size])
     if after > 0:
         _take(a, unit + size, after)
         a[tag + unit + size] = 0
@@ -187,8 +189,8 @@ def release(a, unit):
 def room_behind(a, unit):
     """Free units right behind the live extent at `unit`."""
     tag = a[TAG] + 1
-    after = a[tag + unit - a[tag + unit]]
-    return after if after > 0 else 0
+    after = np.int64(a[tag + unit - a[tag + unit]])
+    return after if after > 0 else np.int64(0)
 
 
 @kernel

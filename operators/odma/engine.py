@@ -45,7 +45,7 @@ def _grow_page(p, r, s, f, a, owner, pages, ring, queues, log, times, i):
     """One more page for request i, preempting the newest while there is none."""
     while True:
         if p[mem.KIND] == mem.PAGED:
-            if mem.take(p, s, f, a, owner, log, times, i, 1) >= 0:
+            if mem.take(p, s, f, a, owner, log, times, i, np.int64(1)) >= 0:
                 r[i, es.SIZE] += 1
                 return True
         else:

@@ -49,7 +49,7 @@ def _learn(p, r, x, s, f, bounds, hist, reference, words, floats, ints, window, 
                            p[mem.PERIOD], p[mem.MIN_SAMPLES], p[mem.HYSTERESIS], p[mem.DRIFT], floats,
                            ints):  # fmt: skip
             s[es.RECUTS] += 1
-            mem.note(s, f, log, times, mem.RELABEL, -1, -1, len(bounds))
+            mem.note(s, f, log, times, mem.RELABEL, np.int64(-1), np.int64(-1), np.int64(len(bounds)))
 
 
 @inner
@@ -169,7 +169,7 @@ def _compact(p, d, r, s, f, a, owner, log, times, step_s):
         s[es.COMPACTED] += np.int64(size * tokens)
         s[es.COPIED_NOW] += np.int64(size * tokens)
         s[es.MOVED] += np.int64(size * tokens)
-        mem.note(s, f, log, times, mem.MOVE, i, unit, size)
+        mem.note(s, f, log, times, mem.MOVE, np.int64(i), unit, size)
         start = unit + size
 
 
@@ -203,7 +203,7 @@ def _arrive(p, r, x, s, f, queues, bounds):
         if p[mem.KIND] == mem.S3:
             place = np.int64(mem.class_of(p, x, bounds, 0.0, i))
             r[i, es.CLASS] = place
-        es.wait_push(r, s, queues, i, place, False)
+        es.wait_push(r, s, queues, i, place, np.int64(0))
         s[es.ARRIVED] += 1
 
 

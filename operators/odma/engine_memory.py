@@ -23,7 +23,8 @@ FIXED, CLASSES, S3, PAGED, HYBRID = range(5)
 COST, PARK, RECOMPUTE = range(3)
 FCFS, TAG = range(2)
 # Operations of the log.
-RESERVE, RELEASE, GROW, RELABEL, MOVE = range(5)
+# As typed numbers, and calls below with 64-bit units: every other mix of types would be a function compiled again.
+RESERVE, RELEASE, GROW, RELABEL, MOVE = (np.int64(op) for op in range(5))
 
 
 @inner
@@ -72,10 +73,10 @@ def give(p, s, f, a, log, times, i, unit, size):
 @inner
 def drop(p, r, s, f, a, pages, log, times, i):
     """Request i gives up everything it holds."""
-    give(p, s, f, a, log, times, i, r[i, es.UNIT], r[i, es.SIZE])
+    give(p, s, f, a, log, times, i, np.int64(r[i, es.UNIT]), np.int64(r[i, es.SIZE]))
     while r[i, es.TAIL] != es.NOBODY:
         page = r[i, es.TAIL]
-        give(p, s, f, a, log, times, i, pages[0, page], np.int64(p[PAGE]) // np.int64(p[ALIGN]))
+        give(p, s, f, a, log, times, i, np.int64(pages[0, page]), np.int64(p[PAGE]) // np.int64(p[ALIGN]))
         r[i, es.TAIL] = pages[1, page]
         pages[1, page] = s[es.PAGE_TOP]
         s[es.PAGE_TOP] = page
@@ -166,7 +167,7 @@ def preempt(p, r, s, f, a, pages, ring, queues, log, times, i):
     es.run_remove(r, s, i)
     r[i, es.PREEMPTIONS] += 1
     s[es.PREEMPTED_NOW] += 1
-    es.wait_push(r, s, queues, i, r[i, es.CLASS] if p[KIND] == S3 else 0, True)
+    es.wait_push(r, s, queues, i, np.int64(r[i, es.CLASS]) if p[KIND] == S3 else np.int64(0), np.int64(1))
 
 
 @inner
@@ -181,7 +182,7 @@ def grow_in_place(p, r, s, f, a, log, times, i, want):
     s[es.USED_UNITS] += more
     r[i, es.GROWN] += 1
     s[es.GROWN_ALL] += 1
-    note(s, f, log, times, GROW, i, r[i, es.UNIT], r[i, es.SIZE])
+    note(s, f, log, times, GROW, i, np.int64(r[i, es.UNIT]), np.int64(r[i, es.SIZE]))
     return True
 
 
@@ -197,7 +198,7 @@ def move(p, r, s, f, a, owner, log, times, i, want):
         if unit < 0:
             return False
         owner[unit] = i
-        core.release(a, r[i, es.UNIT])
+        core.release(a, np.int64(r[i, es.UNIT]))
         note(s, f, log, times, GROW, i, unit, want)
     s[es.USED_UNITS] += want - r[i, es.SIZE]
     r[i, es.UNIT] = unit

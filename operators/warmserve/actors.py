@@ -51,6 +51,8 @@ class Control:
         self.requests: dict[int, int] = {}  # in flight per instance
         self.manager = Manager(self.cluster, policy("warmserve"), settings, lambda i: (self.requests.get(i, 0), 0))
         self.epochs, self.began = [0] * count, time.monotonic()
+        self.name = time.monotonic_ns()  # of this incarnation; a later manager's is greater
+        self.numbers = [0] * count  # orders given to each worker
         self.messages: dict[Any, tuple] = {}  # reference -> (what, gpu, replica or instance)
         self.missing: dict[int, set[int]] = {}  # replica -> GPUs whose load is not complete
         self.mapping: dict[int, set[int]] = {}  # instance -> GPUs whose promotion is under way
@@ -152,7 +154,7 @@ class Control:
     def restarted(self, gpu: int, handle: Any, epoch: int) -> None:
         """A fresh worker has the GPU."""
         self._clock()
-        self.handles[gpu], self.epochs[gpu] = handle, epoch
+        self.handles[gpu], self.epochs[gpu], self.numbers[gpu] = handle, epoch, 0
         self.dead.discard(gpu)
         self.manager.restarted(gpu)
 
@@ -161,9 +163,9 @@ class Control:
         self._clock()
         self.epochs, self.requests = list(epochs), dict(in_flight)
         reports = {}
-        for gpu, handle in enumerate(self.handles):
-            try:
-                reports[gpu] = self._ray.get(handle.report.remote(), timeout=30)
+        for gpu in range(len(self.handles)):
+            try:  # an order, so that what the dead manager still has under way comes too late
+                reports[gpu] = self._ray.get(self._order(gpu, "report"), timeout=30)
             except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError):
                 self.dead.add(gpu)
                 self.cluster.down.add(gpu)
@@ -180,7 +182,7 @@ class Control:
             whole = len(ranks) == self.models[model].tp and all(held["complete"] for held in ranks.values())
             if not whole:
                 for gpu in ranks:
-                    self.handles[gpu].drop.remote(self.epochs[gpu], replica)
+                    self._order(gpu, "drop", self.epochs[gpu], replica)
                 continue
             self._adopt(replica, model, tuple(sorted(ranks)), serving.get(replica))
             kept += 1
@@ -260,25 +262,25 @@ class Control:
         for rank, gpu in enumerate(replica.gpus):
             name = self.models[replica.model].name
             spec = {**self.manifest[f"{name}-{rank}"], "model": name}
-            reference = self.handles[gpu].load.remote(self.epochs[gpu], replica.id, spec)
+            reference = self._order(gpu, "load", self.epochs[gpu], replica.id, spec)
             self._send(reference, "load", gpu, replica.id)
 
     def _drop(self, replica: Replica) -> None:
         self.missing.pop(replica.id, None)
         for gpu in replica.gpus:
             if gpu not in self.dead:
-                self.handles[gpu].drop.remote(self.epochs[gpu], replica.id)
+                self._order(gpu, "drop", self.epochs[gpu], replica.id)
 
     def _promote(self, instance: Instance, replica: Replica) -> None:
         self.mapping[instance.id] = set(replica.gpus)
         for gpu in replica.gpus:
-            reference = self.handles[gpu].promote.remote(self.epochs[gpu], replica.id, instance.id, self.pause_us)
+            reference = self._order(gpu, "promote", self.epochs[gpu], replica.id, instance.id, self.pause_us)
             self._send(reference, "promote", gpu, instance.id)
 
     def _drain(self, instance: Instance) -> None:
         for gpu in instance.gpus:
             give = self.models[instance.model].kv_blocks // 2
-            self.handles[gpu].drain.remote(self.epochs[gpu], instance.id, give)
+            self._order(gpu, "drain", self.epochs[gpu], instance.id, give)
         self._end_if_empty(instance.id)
 
     def _end_if_empty(self, identity: int) -> None:
@@ -288,8 +290,14 @@ class Control:
         self.manager.ended(identity)
         resident = max(self.cluster.touching(instance.gpus), key=lambda one: one.id)
         for gpu in instance.gpus:
-            self.handles[gpu].end.remote(self.epochs[gpu], identity, resident.id)
+            self._order(gpu, "end", self.epochs[gpu], identity, resident.id)
         self._act()
+
+    def _order(self, gpu: int, what: str, *arguments) -> Any:
+        """Give a worker its next order; the reference of its answer."""
+        number = self.numbers[gpu]
+        self.numbers[gpu] += 1
+        return self.handles[gpu].obey.remote(self.name, number, what, *arguments)
 
     def _send(self, reference: Any, what: str, gpu: int, identity: int) -> None:
         self.messages[reference] = (what, gpu, identity, self.epochs[gpu])

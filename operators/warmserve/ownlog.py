@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from operators.llm import arrivals, importers, workloads
+from operators.warmserve.errors import ConfigError
 from operators.warmserve.oracle import BASE_S, History
 from operators.warmserve.settings import Settings
 from operators.warmserve.simulator import Result, Trace
@@ -57,6 +58,11 @@ def _published(path: Path) -> pl.DataFrame | None:
 def split(frame: pl.DataFrame, settings: Settings, history_share: float) -> tuple[Trace, History, Settings]:
     """What is served (the last part), the load of the parts before it of the same length, and settings that fit."""
     names = [served.name for served in settings.models]
+    unknown = np.flatnonzero(~frame["model"].is_in(names).to_numpy())
+    if len(unknown):  # of the past too: a forecast without them would be made in silence
+        row = int(unknown[0])
+        known = ", ".join(names)
+        raise ConfigError(f"requests row {row}: model {frame['model'][row]!r}; expected one of {known}")
     first, last = float(frame["arrival_s"][0]), float(frame["arrival_s"][-1])
     length = max((last - first) * (1.0 - history_share), BASE_S)
     start = last - length

@@ -103,13 +103,17 @@ class BlockPool:
     def progress(self, name: str) -> int:
         """KV blocks mapped so far."""
         slot = self.slots[name]
-        return len(slot.kv) if slot.job is None else slot.job.progress
+        job = slot.job  # another thread may be waiting for it and then forget it
+        return len(slot.kv) if job is None else job.progress
 
     def wait(self, name: str) -> int:
-        """Wait until all KV is mapped; how many blocks."""
-        slot = self.slots[name]
-        if slot.job is not None:
-            slot.job.join()
+        """Wait until all KV is mapped; how many blocks (0: the model was dropped). Any number of threads may wait."""
+        slot = self.slots.get(name)
+        if slot is None:
+            return 0
+        job = slot.job
+        if job is not None:
+            job.join()
             slot.job = None
         return len(slot.kv)
 

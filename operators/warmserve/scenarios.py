@@ -20,6 +20,7 @@ PATIENCE_S = 60.0
 MODEL, OTHER = "one", "two"
 SLOW_TOKEN_S = 0.02
 TOKENS = 4
+FORECAST = ([8.0, 4.0, 4.0], [40.0, 8.0, 8.0])  # mean and peak load of one, two, wide
 
 
 class ScenarioError(RuntimeError):
@@ -109,7 +110,7 @@ class Stage:
         rng = np.random.default_rng([seed, 7])
         names = rng.choice(["one", "two", "wide"], count, p=(0.5, 0.3, 0.2)).tolist()
         asks = [(name, int(prompt), TOKENS) for name, prompt in zip(names, rng.integers(1, 1000, count), strict=True)]
-        self.front.ask("forecast", [8.0, 4.0, 4.0], [40.0, 8.0, 8.0])
+        self.front.ask("forecast", *FORECAST)
         self.front.ask("configure", True)
         right = 0
         for name in ("one", "two", "wide"):  # one after the other: they do not fit at once

@@ -3,17 +3,25 @@
 Pure but for threads of loads: no Ray in here. States as in the paper: idle, loading, universal, promoting, dedicated,
 draining. A load reads its file block by block into mapped blocks and looks at its stop flag before each. Promotion
 checks the first block's checksum, so a load that was reported complete and is not is refused. Calls carry the epoch of
-the worker they were meant for; those of a dead incarnation are ignored.
+the worker they were meant for; those of a dead incarnation are ignored. A worker has many threads and its calls may
+begin in any order, so what a manager orders comes through `obey`, numbered: a drop that overtook its load, or the end
+of the instance whose weights it drops, would leave weights that nobody knows of.
 """
 
 import os
 import threading
 import time
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 from operators.warmserve import weightfiles
 from operators.warmserve.errors import InvariantError
 from operators.warmserve.pool import BlockPool
+
+ORDERS = ("load", "drop", "promote", "drain", "end", "report")
+LONG = ("load", "promote")  # they change what lies here at once and then go on beside others
+PATIENCE_S = 60.0
 
 
 class PromotionRefused(ValueError):
@@ -39,10 +47,41 @@ class Worker:
         self._gate: tuple[int, threading.Event] | None = None  # loads stand still after so many blocks
         self._lying = False
         self._pace = 0.0
+        self._turn = threading.Condition()
+        self._manager = self._next = 0
 
     def hello(self) -> tuple[int, int]:
         """(pid, epoch)."""
         return os.getpid(), self.epoch
+
+    def obey(self, manager: int, number: int, what: str, *arguments) -> Any:
+        """Order `number` (from 0) of `manager`, begun when all its earlier ones have; None for a dead manager's.
+
+        A manager with a greater name follows one that died. InvariantError when an earlier order does not come.
+        """
+        if what not in ORDERS:
+            raise InvariantError(f"order (={what!r}): expected one of {', '.join(ORDERS)}")
+        with self._turn:
+            if manager > self._manager:
+                self._manager, self._next = manager, 0
+                self._turn.notify_all()
+            if not self._turn.wait_for(lambda: manager < self._manager or number <= self._next, PATIENCE_S):
+                raise InvariantError(f"GPU {self.gpu}: order {number} came, order {self._next} did not")
+            if (manager, number) != (self._manager, self._next):
+                return None  # of a dead manager, or obeyed already
+        passed = threading.Event()
+
+        def begun() -> None:
+            with self._turn:
+                if not passed.is_set() and manager == self._manager:
+                    self._next += 1
+                    self._turn.notify_all()
+                passed.set()
+
+        try:
+            return getattr(self, what)(*arguments, **({"begun": begun} if what in LONG else {}))
+        finally:
+            begun()
 
     # Faults as inputs
 
@@ -63,8 +102,8 @@ class Worker:
 
     # Weights
 
-    def load(self, epoch: int, replica: int, spec: dict) -> dict:
-        """Read a file into mapped blocks; {replica, complete, blocks, seconds}."""
+    def load(self, epoch: int, replica: int, spec: dict, begun: Callable[[], None] | None = None) -> dict:
+        """Read a file into mapped blocks; {replica, complete, blocks, seconds}. `begun`: called before it reads."""
         if epoch != self.epoch:
             return {"replica": replica, "complete": False, "blocks": 0, "seconds": 0.0, "stale": True}
         with self._lock:
@@ -73,6 +112,8 @@ class Worker:
             load = self.loads[replica] = _Load(spec)
             view = self.pool.add(str(replica), spec["blocks"])
             lying, self._lying = self._lying, False
+        if begun:
+            begun()
         began = time.perf_counter()
         if not lying:
             self._read(load, view)
@@ -114,8 +155,13 @@ class Worker:
 
     # Instances
 
-    def promote(self, epoch: int, replica: int, instance: int, pause_us: int = 0) -> dict:
-        """Give all memory to a complete replica: {map_s, kv_blocks}. PromotionRefused when it is not what it says."""
+    def promote(
+        self, epoch: int, replica: int, instance: int, pause_us: int = 0, begun: Callable[[], None] | None = None
+    ) -> dict:
+        """Give all memory to a complete replica: {map_s, kv_blocks}. PromotionRefused when it is not what it says.
+
+        `begun` is called when the others are gone, before the blocks are mapped.
+        """
         with self._lock:
             load = self.loads.get(replica)
             if epoch != self.epoch or load is None or not load.complete:
@@ -128,6 +174,8 @@ class Worker:
                 self.loads.pop(other).stop.set()
             self.serving = {"replica": replica, "instance": instance, "state": "promoting"}
             self.pool.promote(name, pause_every=1 if pause_us else 0, pause_us=pause_us)
+        if begun:
+            begun()
         kv = self.pool.wait(name)
         with self._lock:
             if self.serving and self.serving["replica"] == replica:

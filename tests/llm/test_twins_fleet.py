@@ -66,6 +66,25 @@ def rate_statistics(servegen):
     return out
 
 
+def test_rates_have_the_published_ranges_runs_and_heads():
+    for model, (low, high) in {"m-large": (0.73, 1.29), "m-mid": (0.77, 1.16), "m-small": (0.62, 1.55)}.items():
+        profile = twins_servegen.daily_profile(twins_servegen.LOADS[model])
+        assert (profile.min(), profile.max()) == pytest.approx((low, high), abs=0.005)
+        assert profile.mean() == pytest.approx(1)
+        assert profile[:36].mean() < 0.9  # low at night
+    made = twins.servegen(seed=2)
+    for model, runs, windows, top in (("m-large", 0, 0, 0.12), ("m-mid", 6, 62, 0.5), ("m-small", 8, 22, 0.3)):
+        gap = np.isnan(made.rates[model]).ravel()
+        assert gap.sum() == windows
+        assert (np.diff(gap.astype(int)) == 1).sum() == runs
+        share = made.clients.filter(pl.col("model") == model)["share"].sort(descending=True)
+        assert share[0] == pytest.approx(top, rel=0.1)
+    rows = twins.servegen_arrivals(seed=2)
+    assert 1.2 <= rows["cv"].median() <= 1.3
+    assert (rows["cv"] >= 5).mean() == pytest.approx(0.1, abs=0.02)
+    assert (rows["dist"] == "Gamma").mean() == pytest.approx(0.75, abs=0.03)
+
+
 @pytest.mark.parametrize("seed", [0, 5])
 def test_rates_match_the_real_ones(seed, real_data):
     real = rate_statistics(importers.read_servegen(real_data / "servegen"))

@@ -54,7 +54,7 @@ def test_what_is_served_is_the_end_and_the_past_lies_before_it(tmp_path):
         (lambda f: f.with_columns(output_tokens=pl.lit(0)), TraceError, "row 0"),
         (lambda f: f.head(0), TraceError, "empty|no row"),
         (lambda f: f.reverse(), TraceError, "row 1"),
-        (lambda f: f, ConfigError, "model 'chat'; expected one of"),
+        (lambda f: f, ConfigError, "row 0: model '(chat|code)'; expected one of"),
     ],
 )
 def test_a_bad_log_is_refused(tmp_path, change, error, words):
@@ -82,3 +82,16 @@ def test_published_forms_are_known_by_their_columns(tmp_path):
         + "".join(f"2024-05-12 00:{i // 60:02d}:{i % 60:02d}.000000,{10 + i},{5 + i % 7}\n" for i in range(200))
     )
     assert ownlog.read(path, "log=7b-a")["model"].unique().to_list() == ["7b-a"]
+
+
+def test_an_unknown_model_in_the_past_is_refused_too():
+    frame = pl.DataFrame(
+        {
+            "arrival_s": [0.0, 1.0, 200.0],
+            "model": ["7b-a", "nobody", "7b-a"],
+            "input_tokens": [5, 5, 5],
+            "output_tokens": [5, 5, 5],
+        }
+    )
+    with pytest.raises(ConfigError, match="row 1: model 'nobody'; expected one of 7b-a"):
+        ownlog.split(frame, settings(), 0.5)

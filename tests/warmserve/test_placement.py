@@ -133,3 +133,14 @@ def test_equal_scores_are_ordered_alike_in_every_process():
         for seed in (0, 1, 2)
     }
     assert len(found) == 1
+
+
+@pytest.mark.skipif(placement._native is None, reason="the native core is not built")
+def test_the_native_door_refuses_columns_of_unequal_length():
+    one, mask, score = np.zeros(1, np.int32), np.ones(1, np.uint64), np.ones(1)
+    none = np.zeros(0, np.int32)
+    lying, new = (one, mask, one + 1, one + 1, score), (one, one + 1, np.ones(1, np.int64), score)
+    with pytest.raises(ValueError, match="one length"):
+        placement._native.place(*lying[:2], none, *lying[3:], np.ones((1, 2), np.int64), *new)
+    with pytest.raises(ValueError, match="1 to 64 GPUs"):
+        placement._native.place(*lying, np.ones((1, 65), np.int64), *new)

@@ -1,5 +1,7 @@
 """The block pool: bytes survive a remap, every block has one owner, promotion leaves weights where they are."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,23 @@ def test_blocks_that_are_not_the_pool_s_cannot_be_mapped(pool):
     pool.add("a", 1)
     with pytest.raises(RuntimeError, match="mmap"):
         pool.slots["a"].range.map(pool.memory, 1, [12])
+
+
+def test_many_threads_may_wait_for_one_promotion(pool):
+    filled(pool, "a", 2, 1)
+    pool.promote("a", pause_every=1, pause_us=50_000)
+    job = pool.slots["a"].job
+    with ThreadPoolExecutor(4) as threads:
+        found = [threads.submit(job.join) for _ in range(4)]
+        while not all(one.done() for one in found):
+            assert 0 <= job.progress <= 10
+        assert [one.result() for one in found] == [10] * 4
+    assert pool.wait("a") == job.progress == 10
+    assert pool.wait("gone") == 0
+
+
+def test_a_range_refuses_what_lies_outside(pool):
+    slot = module._native.Range(4)
+    for offset, count in ((3, 2), (-1, 1), (1, -1), (2**62, 2**62)):
+        with pytest.raises(IndexError, match="outside"):
+            slot.unmap(offset, count)

@@ -12,6 +12,7 @@ from operators.warmserve import run, scenarios, weightfiles
 from operators.warmserve.catalogue import BLOCK_BYTES
 from operators.warmserve.frontend import FrontEnd, http, post
 from operators.warmserve.settings import Failure
+from tests.warmserve.replayed import Replay
 from tests.warmserve.traces import settings
 
 pytestmark = pytest.mark.skipif(module._native is None, reason="the native core is not built")
@@ -47,6 +48,19 @@ def test_a_worker_killed_in_the_middle_of_a_load_and_the_rest_of_the_service(pla
     assert status in (400, 500), body
     assert post(play.port, "one", 5, 10**9)[0] == 400
     assert post(play.port, "one", -1, 2)[0] == 400
+
+
+def test_real_workers_and_the_pure_policy_decide_alike(play):
+    assert [play.stream(6, seed=seed) for seed in (3, 4)] == [6, 6]
+    play.start("loading", 9)
+    play.clear()
+    recorded = play.front.ask("events")
+    kinds = {event[1] for event in recorded}
+    assert {"plan", "load_start", "load_end", "promote", "evict", "stop", "end"} <= kinds
+    pairs = Replay(play.front.settings, BLOCK_BYTES, scenarios.FORECAST).against(recorded)
+    assert len(pairs) == len(recorded) > 30
+    for real, pure in pairs:
+        assert real == pure
 
 
 @pytest.mark.slow

@@ -90,3 +90,51 @@ def test_messages_of_another_incarnation_are_ignored(manifest):
     assert not worker.end(2, 5, 9)
     with pytest.raises(InvariantError, match="loaded twice"):
         worker.load(2, 1, spec(manifest, "one"))
+
+
+def test_orders_that_overtake_each_other_are_obeyed_in_turn(manifest):
+    worker, answers = Worker(0, 0, 16), {}
+    orders = [
+        ("load", 0, 1, spec(manifest, "one")),
+        ("promote", 0, 1, 5),
+        ("drain", 0, 5, 2),
+        ("end", 0, 5, 2),
+        ("drop", 0, 2),
+    ]
+
+    def give(number):
+        answers[number] = worker.obey(7, number, *orders[number])
+
+    late = [threading.Thread(target=give, args=(number,)) for number in (4, 3, 2)]
+    for thread in late:
+        thread.start()
+    give(0)
+    assert worker.state() == "universal"  # the end and the drop that came before wait for the promotion
+    give(1)
+    for thread in late:
+        thread.join(60)
+    assert worker.state() == "idle"
+    assert [answers[number] for number in (2, 3, 4)] == [2, True, True]
+
+
+def test_a_drop_cuts_off_the_load_before_it(manifest):
+    worker = Worker(0, 0, 16)
+    worker.hold(2)
+    thread = threading.Thread(target=lambda: worker.obey(7, 0, "load", 0, 1, spec(manifest, "one")))
+    thread.start()
+    assert worker.obey(7, 1, "drop", 0, 1)
+    thread.join(60)
+    assert worker.state() == "idle"
+
+
+def test_orders_of_a_dead_manager_come_too_late(manifest):
+    worker = Worker(0, 0, 16)
+    assert worker.obey(7, 0, "load", 0, 1, spec(manifest, "one"))["complete"]
+    waiting = threading.Thread(target=lambda: worker.obey(7, 2, "drop", 0, 1))
+    waiting.start()
+    assert worker.obey(8, 0, "report")["held"][1]["complete"]
+    waiting.join(60)
+    assert worker.obey(7, 1, "drop", 0, 1) is None
+    assert worker.state() == "universal"
+    with pytest.raises(InvariantError, match=r"order .='lie'"):
+        worker.obey(8, 1, "lie")

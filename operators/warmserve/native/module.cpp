@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 
@@ -57,13 +58,18 @@ struct BoundLoop : Loop {
 };
 
 using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Longs = nb::ndarray<const int64_t, nb::c_contig, nb::device::cpu>;
+using Longs = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Masks = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Reals = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-nb::tuple place_all(Ints node, Masks mask, Ints model, Ints tp, Reals score, Longs free, Ints new_model, Ints new_tp,
+nb::tuple place_all(Ints node, Masks mask, Ints model, Ints tp, Reals score, Bytes free, Ints new_model, Ints new_tp,
                     Longs new_need, Reals new_score) {
-  const size_t nodes = free.shape(0), gpus = free.shape(1);
+  const size_t nodes = free.shape(0), gpus = free.shape(1), lying = node.shape(0), wanted = new_model.shape(0);
+  if (gpus < 1 || gpus > 64) throw std::invalid_argument("free: expected 1 to 64 GPUs a node");
+  if (mask.shape(0) != lying || model.shape(0) != lying || tp.shape(0) != lying || score.shape(0) != lying ||
+      new_tp.shape(0) != wanted || new_need.shape(0) != wanted || new_score.shape(0) != wanted)
+    throw std::invalid_argument("columns: expected one length for what lies there, one for what is new");
   std::vector<std::vector<Lying>> here(nodes);
   for (size_t i = 0; i < node.shape(0); i++)
     here.at(node.data()[i]).push_back({mask.data()[i], model.data()[i], tp.data()[i], score.data()[i]});
@@ -108,34 +114,36 @@ struct Range {
   Range(const Range &) = delete;
 
   char *at(int64_t offset, int64_t count) {
-    if (offset < 0 || count < 0 || offset + count > blocks) throw nb::index_error("range: outside the reserved blocks");
+    if (offset < 0 || count < 0 || count > blocks || offset > blocks - count) throw nb::index_error("range: outside the reserved blocks");
     return address + offset * (int64_t)REMAP_BLOCK;
   }
 };
 
+// Any number of threads may ask, cancel and join: one of them joins the thread, the others wait for it.
 struct Job {
   remap_job *job;
-  int64_t result = 0;
+  std::mutex joining;
+  bool joined = false;
 
   Job(const Pool &pool, Range &range, int64_t offset, const std::vector<int64_t> &order, bool touch, int64_t every, int64_t us)
       : job(remap_start(&pool.pool, range.at(offset, (int64_t)order.size()), order.data(), (int64_t)order.size(), touch,
                         every, us)) {
     if (!job) fail("thread", errno);
   }
-  ~Job() { finish(true); }
+  ~Job() {
+    cancel();
+    finish();
+    remap_free(job);
+  }
   Job(const Job &) = delete;
 
-  int64_t progress() const { return job ? remap_progress(job) : result; }
-  void cancel() {
-    if (job) remap_cancel(job);
-  }
-  int64_t finish(bool cancelled) {
-    if (job) {
-      if (cancelled) remap_cancel(job);
-      result = remap_join(job);
-      job = nullptr;
-    }
-    return result;
+  int64_t progress() const { return remap_progress(job); }
+  void cancel() { remap_cancel(job); }
+  int64_t finish() {
+    const std::lock_guard<std::mutex> alone(joining);
+    if (!joined) remap_join(job);
+    joined = true;
+    return remap_progress(job);
   }
 };
 
@@ -184,7 +192,8 @@ NB_MODULE(_native, m) {
       .def("cancel", &Job::cancel)
       .def("join", [](Job &job) {
         nb::gil_scoped_release free;
-        check("mmap", job.finish(false));
-        return job.result;
+        const int64_t found = job.finish();
+        check("mmap", found);
+        return found;
       });
 }

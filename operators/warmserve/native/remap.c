@@ -8,6 +8,7 @@
 #include "remap.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -163,8 +164,10 @@ void remap_cancel(remap_job *job) { atomic_store_explicit(&job->cancelled, 1, me
 
 int64_t remap_join(remap_job *job) {
   pthread_join(job->thread, NULL);
-  const int64_t found = remap_progress(job);
+  return remap_progress(job);
+}
+
+void remap_free(remap_job *job) {
   free(job->block_of);
   free(job);
-  return found;
 }

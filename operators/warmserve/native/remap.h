@@ -28,7 +28,8 @@ remap_job *remap_start(const remap_pool *pool, void *address, const int64_t *blo
                        int64_t pause_every, int64_t pause_us);         // a thread; NULL on failure
 int64_t remap_progress(const remap_job *job);                          // blocks mapped so far; -errno after a failure
 void remap_cancel(remap_job *job);                                     // stops after the block under way
-int64_t remap_join(remap_job *job);                                    // waits and frees; blocks mapped or -errno
+int64_t remap_join(remap_job *job);                                    // waits, once a job; blocks mapped or -errno
+void remap_free(remap_job *job);                                       // after the join
 
 #ifdef __cplusplus
 }
