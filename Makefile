@@ -9,7 +9,7 @@ SYSTEM ?= all
 PROFILE ?= laptop
 CONFIG ?=
 NATIVE ?=
-JOBS ?= 2
+JOBS ?= 3
 
 BIN := $(ROOT)/.venv/bin
 NATIVE_SOURCES := $(shell find $(ROOT)/operators -path '*/native/*' -type f)
@@ -77,7 +77,7 @@ lint: $(ROOT)/.venv/.built ## ruff, snakefmt, snakemake --lint
 format: $(ROOT)/.venv/.built ## put the code into the house's form
 	cd $(ROOT) && ruff check --fix . ; ruff format . ; snakefmt Snakefile workflows tests/workflow/toy/workflows
 
-test: lint ## lint, then every default test, JOBS (2) files at a time
+test: lint ## lint, then every default test, JOBS (3) files at a time
 	cd $(ROOT) && python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: $(ROOT)/.venv/.built ## the heavier tests
