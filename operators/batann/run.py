@@ -267,9 +267,10 @@ class Run:
         log.info("%s: %.1f queries/s, recall %.3f", shown, summary["steady_qps"], summary["recall"])
 
     def _rates(self, cluster: "Cluster", mode: str, S: int, beams: dict[tuple[str, int], Beam]) -> int:
-        """Open loop at shares of what scatter-gather can take; nodes explored."""
+        """Open loop at shares of what the slower of baton and scatter-gather can take; nodes explored."""
         settings, explored = self._settings, 0
-        slowest = max(beams, key=lambda key: beams[key].reads if key[1] == settings.W else 0)
+        compared = [key for key in beams if key[0] in COMPARED]
+        slowest = max(compared, key=lambda key: beams[key].reads if key[1] == settings.W else 0)
         limit = S * settings.iops_cap / beams[slowest].reads if settings.iops_cap else 100.0
         for share in settings.rates:
             beam = beams.get((mode, settings.W)) or next(beam for key, beam in beams.items() if key[0] == mode)
