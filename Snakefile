@@ -124,9 +124,8 @@ onstart:
     ):
         RUN["head"] = cluster.start(HEAD)
         if config.get("profile") != "ci":  # what is timed must not share the cores with a head that starts
-            while not HEAD.exists() and RUN["head"] and RUN["head"].poll() is None:
+            while RUN["head"] and RUN["head"].poll() is None and not HEAD.exists():
                 time.sleep(0.1)
-            time.sleep(5)  # its agents are up some seconds after it
 
 
 onsuccess:

@@ -117,9 +117,11 @@ class Tier:
                 for method in self._methods(seed):
                     part = self._partition(method, S, seed)
                     own = method == settings.partition
-                    everything = own and self._main and seed == settings.seed
                     for W in widths if own else (1,):
-                        for L in settings.work_L if everything else self._near if seed == settings.seed else around[W]:
+                        beams = around[W]
+                        if seed == settings.seed:
+                            beams = settings.work_L if own and self._main else self._near
+                        for L in beams:
                             yield self._row("baton", S, method, seed, W, L, part)
         for S in settings.tier_servers:
             if S in settings.servers and "scatter" in settings.modes and len(self._build.x) <= settings.n:
